@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% ../nbs/00_core.ipynb #c9488e60
 class CaptchaError(ValueError): "Something given is wrong; the message names it and says what would be right"
@@ -122,6 +122,7 @@ def open_image(
         return _flatten(ImageOps.exif_transpose(im))
     except CaptchaError: raise
     except FileNotFoundError: raise ImageError(f"{name}: no such file") from None
+    except UnidentifiedImageError: raise ImageError(f"{name}: not an image that can be recognised") from None
     except Exception as e: raise ImageError(f"{name}: not a readable image ({e})") from None
 
 # %% ../nbs/00_core.ipynb #707daaa0

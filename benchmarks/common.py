@@ -1,0 +1,12 @@
+"What the benchmarks share"
+import platform
+from pathlib import Path
+
+import torch
+
+
+def machine():
+    "The machine in words, for the tables"
+    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor()) if Path('/proc/cpuinfo').exists() else platform.processor()
+    gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
+    return f'{torch.get_num_threads()} threads of {cpu}{gpu}, torch {torch.__version__.split("+")[0]}'

@@ -1,0 +1,42 @@
+"""Train the three full-size learners of system S1 on one fixed split; write each one's log for the tutorial.
+
+    python benchmarks/three_learners.py --data ../shared/data/captcha_images_v2 [--archs pool_free] [--epochs 60]"""
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from common import machine
+from fastai.torch_core import set_seed
+from fastcore.script import call_parse
+
+from captcha_fastai.data import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.export import save_model
+from captcha_fastai.interpret import evaluate_valid
+from captcha_fastai.learner import captcha_learner
+from captcha_fastai.models import model_reader
+from captcha_fastai.schedule import train_captcha
+
+logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'three_learners'
+
+
+@call_parse
+def main(data: str = None,  # Folder of the images; `untar_captchas()` if not given
+         archs: str = 'crnn pool_free multi_head',  # Which to train
+         epochs: int = 60,  # At most 60, as published
+         bs: int = 8,  # Batch size
+         lr: float = 3e-3,  # Largest learning rate
+         warmup: float = .5,  # Share of the epochs with the uniform alignment (crnn)
+         save: str = None):  # Folder for the models, if wanted
+    for arch in archs.split():
+        set_seed(42, reproducible=True)
+        dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs)
+        learn = captcha_learner(dls, arch, warmup=warmup)
+        t = time.time()
+        with tempfile.TemporaryDirectory() as d, learn.no_bar():
+            train_captcha(learn, epochs, lr, d)
+            shutil.copy(Path(d)/'log.csv', logs/f'{arch}.csv')
+        took = time.time()-t
+        if save: save_model(learn, Path(save)/f'{arch}.safetensors')
+        report = evaluate_valid(model_reader(learn.model, learn.spec), dls)
+        print(f'{arch}: {epochs} epochs, batch {bs}, {took/60:.1f} minutes ({took/epochs:.1f} s an epoch), {machine()}\n{report}', flush=True)

@@ -1,0 +1,12 @@
+"Everything: `from captcha_fastai.all import *`"
+from .core import *
+from .synth import *
+from .decode import *
+from .models import *
+from .data import *
+from .losses import *
+from .metrics import *
+from .learner import *
+from .schedule import *
+from .interpret import *
+from .export import *

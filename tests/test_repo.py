@@ -1,0 +1,94 @@
+"Invariants of the repository"
+import ast
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+notebooks = sorted((root/'nbs').glob('[0-9]*.ipynb'))
+modules = {re.sub(r'^\d+_', '', f.stem): f for f in notebooks}
+every = sorted((root/'nbs').rglob('*.ipynb'))
+commands = dict(o.split('=') for o in (lambda c: c.read(root/'settings.ini', encoding='utf-8') and c)(ConfigParser(delimiters=['=']))['DEFAULT']['console_scripts'].split())
+
+
+def cells(f): return json.loads(f.read_text(encoding='utf-8'))['cells']
+def exported(f): return [s for c in cells(f) if c['cell_type'] == 'code' and re.match(r'#\|\s*export\b', s := ''.join(c['source']))]
+def own_imports(tree): return [n.module.split('.')[1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('captcha_fastai.')]
+
+
+@pytest.mark.parametrize('name', modules)
+def test_modules_import_only_lower_numbers(name):
+    tree = ast.parse((root/'captcha_fastai'/f'{name}.py').read_text(encoding='utf-8'))
+    for other in own_imports(tree): assert modules[other].name < modules[name].name, f'{name} imports {other}, which comes later'
+    inside = [n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.ClassDef)) for n in own_imports(f)]
+    assert not inside, f'{name} imports its own package inside a function'
+
+
+def test_light_modules_need_no_framework():
+    code = '''import sys
+for o in ('torch', 'fastai', 'fastprogress', 'matplotlib', 'pandas'): sys.modules[o] = None
+import captcha_fastai.core, captcha_fastai.decode'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
+
+
+def test_export_and_clean_leave_no_diff(tmp_path):
+    for o in ('nbs', 'captcha_fastai'): shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__'))
+    for o in ('pyproject.toml', 'settings.ini', 'setup.py'): shutil.copy(root/o, tmp_path/o)
+    for cmd in ('nbdev-clean', 'nbdev-export'): subprocess.run([Path(sys.executable).parent/cmd], cwd=tmp_path, check=True)
+    for f in [*every, *(root/'captcha_fastai').glob('*.py')]:
+        assert (tmp_path/f.relative_to(root)).read_text(encoding='utf-8') == f.read_text(encoding='utf-8'), f'{f.name}: run nbdev-clean and nbdev-export'
+    assert {f.name for f in (tmp_path/'captcha_fastai').glob('*.py')} == {f.name for f in (root/'captcha_fastai').glob('*.py')}
+
+
+def test_readme_is_the_index():
+    assert (root/'README.md').read_text(encoding='utf-8') == runpy.run_path(str(root/'.ci'/'readme.py'))['render'](), 'run make readme'
+
+
+@pytest.mark.parametrize('f', every, ids=lambda f: f.stem)
+def test_notebooks_stay_small(f):
+    assert len(cells(f)) <= 80, 'more than 80 cells: the idea wants splitting'
+    assert f.stat().st_size <= 200*1024, 'more than 200 KB'
+    for s in exported(f): assert len([l for l in s.splitlines() if l.strip() and not l.startswith('#|')]) <= 40, s[:80]
+
+
+@pytest.mark.parametrize('f', notebooks, ids=lambda f: f.stem)
+def test_style(f):
+    for s in exported(f):
+        for l in s.splitlines(): assert len(l) <= 160, l
+        tree = ast.parse(s)
+        for n in tree.body:
+            if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_'):
+                doc = ast.get_docstring(n)
+                assert doc and '\n' not in doc, f'{n.name}: one line of docstring'
+
+
+def test_no_pickle_in_our_formats():
+    for f in (root/'captcha_fastai').glob('*.py'):
+        code = f.read_text(encoding='utf-8')
+        assert not re.search(r'^\s*(import|from) (pickle|dill|joblib)', code, re.M), f.name
+        for call in re.findall(r'torch\.load\(.*', code): assert 'weights_only=True' in call, f'{f.name}: {call}'
+
+
+def test_wheel_holds_the_package_and_nothing_else(tmp_path):
+    src = tmp_path/'src'
+    shutil.copytree(root, src, ignore=shutil.ignore_patterns('.venv', '.git', 'demo', 'models', 'build', '*.egg-info', '__pycache__'))
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, '.'], cwd=src, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as z:
+        names = {n for n in z.namelist() if '.dist-info/' not in n}
+        points = z.read(next(n for n in z.namelist() if n.endswith('entry_points.txt'))).decode()
+    assert names == {f'captcha_fastai/{f.name}' for f in (root/'captcha_fastai').glob('*.py')}
+    for name, target in commands.items(): assert f'{name} = {target}' in points
+
+
+@pytest.mark.parametrize('name', commands)
+def test_help(name):
+    out = subprocess.run([Path(sys.executable).parent/name, '--help'], capture_output=True, text=True, check=True).stdout
+    assert 'usage: ' + name in out and '--' in out
