@@ -26,12 +26,11 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          epochs: int = 60,  # At most 60, as published
          bs: int = 8,  # Batch size
          lr: float = 3e-3,  # Largest learning rate
-         warmup: float = .5,  # Share of the epochs with the uniform alignment (crnn)
          save: str = None):  # Folder for the models, if wanted
     for arch in archs.split():
         set_seed(42, reproducible=True)
         dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs)
-        learn = captcha_learner(dls, arch, warmup=warmup)
+        learn = captcha_learner(dls, arch)
         t = time.time()
         with tempfile.TemporaryDirectory() as d, learn.no_bar():
             train_captcha(learn, epochs, lr, d)

@@ -30,7 +30,8 @@ from .export import *
 def command(name:str):
     "Gives a `print` for results; as a command, everything else goes to standard error and a `CaptchaError` ends with 2, an interrupt with 130"
     if not is_cli(): yield print; return
-    progress.NO_BAR, out = not sys.stderr.isatty(), sys.stdout
+    out, tty = sys.stdout, sys.stderr.isatty()
+    progress.NO_BAR, progress.ConsoleProgressBar.fill = not tty, '█' if tty else ''
     try:
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.showwarning = lambda msg, *_, **__: print(f'{name}: warning: {msg}', file=sys.stderr)
@@ -90,7 +91,8 @@ def captcha_train(
         dls = CaptchaDataLoaders.from_folder(data, label, valid_pct=valid_pct, seed=seed, bs=bs, chars=chars, fold=fold)
         learn = captcha_learner(dls, arch)
         spec, n = learn.spec, (len(dls.train_ds), len(dls.valid_ds))
-        say(f'{n[0]} images to train on, {n[1]} to measure; {spec.height}x{spec.width}x{spec.channels}, up to {spec.max_len} of {len(spec.chars)} characters: {spec.chars}')
+        say(f'{n[0]} images to train on, {n[1]} to measure; {spec.height}x{spec.width}x{spec.channels}, '
+            f'up to {spec.max_len} of {len(spec.chars)} characters: {spec.chars}')
         run = out.with_suffix('')
         train_captcha(learn, epochs, lr, run, resume, best, patience)
         save_model(learn, out)

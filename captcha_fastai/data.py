@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['image_exts', 'cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels',
-           'labelled', 'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'EncodeText', 'CaptchaBlock', 'LoadImage',
-           'guess_size', 'survey', 'CaptchaAugment', 'check_labels', 'CaptchaList', 'CaptchaDataLoaders',
-           'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
+           'labelled', 'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'EncodeText', 'CaptchaBlock',
+           'TensorImageGrey', 'LoadImage', 'guess_size', 'survey', 'CaptchaAugment', 'check_labels', 'CaptchaList',
+           'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL',
+           'untar_captchas']
 
 # %% ../nbs/04_data.ipynb #445b86c2
 import csv, re, warnings
@@ -59,7 +60,8 @@ def read_labels(
     sep = max('\t;,', key=text.partition('\n')[0].count)
     rows = [(i, r) for i,r in enumerate(csv.reader(text.splitlines(), delimiter=sep), 1) if r]
     for i,r in rows:
-        if len(r) <= max(fn_col, label_col): raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")
+        if len(r) <= max(fn_col, label_col):
+            raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")
     if rows and not (folder/rows[0][1][fn_col]).is_file(): rows = rows[1:]
     if not rows: raise LabelError(f"{path}: no labels in it")
     if lost := [r[fn_col] for _,r in rows if not (folder/r[fn_col]).is_file()]:
@@ -74,7 +76,11 @@ def labelled(
     "Image paths and labels from whatever `data` is"
     data = Path(data)
     if data.is_file(): return read_labels(data)
-    if (data/'labels.csv').is_file(): return read_labels(data/'labels.csv')
+    if (data/'labels.csv').is_file():
+        paths, labels = read_labels(data/'labels.csv')
+        if extra := sorted(set(image_files(data)) - set(paths)):
+            warnings.warn(f"{data/'labels.csv'}: {len(extra)} images beside it have no label in it and are left out, such as {extra[0].name!r}")
+        return paths, labels
     f = label if callable(label) else {'stem': label_stem, 'prefix': label_prefix}.get(label) or RegexLabel(label)
     files = image_files(data)
     return files, [f(p) for p in files]
@@ -88,8 +94,13 @@ class Captcha:
     image:object # Usually a path
     text:str
 
-def get_text(o): return o.text if isinstance(o, Captcha) else o
-def get_image(o): return o.image if isinstance(o, Captcha) else o
+def get_text(o):
+    "The text of a `Captcha`; anything else as it is"
+    return o.text if isinstance(o, Captcha) else o
+
+def get_image(o):
+    "The image of a `Captcha`; anything else as it is"
+    return o.image if isinstance(o, Captcha) else o
 
 class EncodeText(Transform):
     "Text to ids; what is not given is taken from the training labels"
@@ -115,7 +126,11 @@ def CaptchaBlock(
     "A `TransformBlock` for short texts"
     return TransformBlock(type_tfms=EncodeText(Vocab(chars) if chars else None, max_len, fold))
 
-# %% ../nbs/04_data.ipynb #c8fa086e
+# %% ../nbs/04_data.ipynb #f8cab4cb
+class TensorImageGrey(TensorImage):
+    "A grey `TensorImage`, shown as it is (fastai's `TensorImageBW` shows it inverted)"
+    _show_args = {'cmap': 'gray'}
+
 class LoadImage(Transform):
     "Anything that holds an image to a uint8 `TensorImage` of the size of `spec`; paths in `cache` are not opened again"
     def __init__(self, spec:Spec, cache:dict=None): self.spec, self.cache = spec, {} if cache is None else cache
@@ -123,7 +138,7 @@ class LoadImage(Transform):
         o = get_image(o)
         x = self.cache.get(str(o)) if isinstance(o, (str, Path)) else None
         if x is None: x = to_array(o, self.spec)
-        return TensorImage(torch.from_numpy(np.array(x)).permute(2, 0, 1))
+        return (TensorImageGrey if self.spec.channels == 1 else TensorImage)(torch.from_numpy(np.array(x)).permute(2, 0, 1))
 
 # %% ../nbs/04_data.ipynb #94f0965c
 cache_bytes = 2*1024**3 # Decoded images are kept in memory up to this much
@@ -181,10 +196,10 @@ class CaptchaAugment(DisplayedTransform):
         return F.affine_grid(m, (n, 1, h, w), align_corners=False) + bend*2/torch.tensor([w, h], device=dev)
 
     def encodes(self, x:TensorImage):
-        n, _, h, w = x.shape
+        (n, _, h, w), kind = x.shape, type(x)
         x = F.grid_sample(x.as_subclass(Tensor), self.grid(n, h, w, x.device), padding_mode='border', align_corners=False)
         u = lambda a: (torch.rand(n, 1, 1, 1, device=x.device)*2 - 1)*a
-        return TensorImage(((x-.5)*(1+u(self.contrast)) + .5 + u(self.light)).clamp(0, 1))
+        return ((x-.5)*(1+u(self.contrast)) + .5 + u(self.light)).clamp(0, 1).as_subclass(kind)
 
 # %% ../nbs/04_data.ipynb #8d21236a
 def _some(lines, n=5): return '\n  '.join([*lines[:n], *([f'... and {len(lines)-n} more'] if len(lines) > n else [])])
@@ -195,7 +210,8 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
     if not len(images): raise LabelError("no images: at least two labelled ones are needed")
     said = {}
     for o,l in zip(images, labels):
-        if not isinstance(l, str): raise LabelError(f"{image_name(o)}: the label {l!r} is {type(l).__name__}, not text: read tables with dtype=str, or leading zeros are lost")
+        if not isinstance(l, str): raise LabelError(f"{image_name(o)}: the label {l!r} is {type(l).__name__}, not text: "
+                                                    "read tables with dtype=str, or leading zeros are lost")
         if not l: raise LabelError(f"{image_name(o)}: the label is empty")
         if isinstance(o, (str, Path)) and said.setdefault(str(o), l) != l:
             raise LabelError(f"{image_name(o)}: labelled {said[str(o)]!r} in one place and {l!r} in another")
@@ -213,42 +229,6 @@ class CaptchaList(TfmdLists):
 
 class CaptchaDataLoaders(DataLoaders):
     "DataLoaders of `(image, text)` that know their `Spec`"
-    @classmethod
-    @delegates(DataLoaders.from_dsets, but=['path', 'device'])
-    def from_lists(cls,
-        images, # Paths, or anything else `open_image` takes
-        labels, # A text each
-        valid_pct:float=.2, # Share kept for validation
-        seed:int=42, # Of the random split
-        splits=None, # (training indices, validation indices) instead of a random split
-        bs:int=32, # Batch size
-        chars:str=None, # Alphabet; from the labels if not given
-        max_len:int=None, # Longest text; from the labels if not given
-        size:tuple=None, # (height, width) the model sees; from the images if not given
-        channels:int=None, # 1: grey, 3: RGB; from the images if not given
-        fold:bool=False, # Make upper and lower case one
-        item_tfms=None, # Further transforms of one image
-        batch_tfms=None, # Transforms of a training batch; `CaptchaAugment()` if not given, `[]` for none
-        path='.', # Where a Learner puts its files
-        device=None, # Where batches go
-        **kwargs):
-        "From images and their labels"
-        images = [Path(o) if isinstance(o, str) else o for o in images]
-        labels, vocab, longest = check_labels(images, list(labels), chars, max_len, fold)
-        *hw, ch = guess_size(images)
-        spec = Spec(vocab.chars, longest, *(size or hw), channels or ch, fold=fold)
-        cache, bad, doubts = survey(images, labels, spec)
-        if bad: warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are left out:\n  " + _some(list(bad.values())))
-        if doubts: warnings.warn(f"{len(doubts)} images look mislabelled:\n  " + _some(doubts))
-        ok = [i for i in range(len(images)) if i not in bad]
-        if len(ok) < 2: raise ImageError(f"{len(ok)} of {len(images)} images can be read: at least two are needed")
-        where = {i: k for k,i in enumerate(ok)}
-        splits = [[where[int(i)] for i in s if int(i) in where] for s in splits] if splits else random_split(len(ok), valid_pct, seed)
-        dls = cls.from_pipelines([Captcha(images[i], labels[i]) for i in ok], splits, spec, cache,
-                                 item_tfms=item_tfms, batch_tfms=batch_tfms, bs=bs, path=path, device=device, **kwargs)
-        dls.left_out = {images[i]: why for i,why in bad.items()}
-        return dls
-
     @classmethod
     def from_pipelines(cls, items, splits, spec, cache=None, item_tfms=None, batch_tfms=None, bs=32, num_workers=0, draw=(None, None), **kwargs):
         "The mid level: two `TfmdLists`, one `Datasets`, their `DataLoaders`; `draw` makes `Captcha`s of other items"
@@ -268,6 +248,43 @@ def random_split(n:int, valid_pct:float=.2, seed:int=42)->tuple:
     order = np.random.default_rng(seed).permutation(n).tolist()
     k = min(max(1, round(n*valid_pct)), n-1)
     return sorted(order[k:]), sorted(order[:k])
+
+# %% ../nbs/04_data.ipynb #481e9722
+@patch(cls_method=True)
+@delegates(DataLoaders.from_dsets, but=['path', 'device'])
+def from_lists(cls:CaptchaDataLoaders,
+    images, # Paths, or anything else `open_image` takes
+    labels, # A text each
+    valid_pct:float=.2, # Share kept for validation
+    seed:int=42, # Of the random split
+    splits=None, # (training indices, validation indices) instead of a random split
+    bs:int=32, # Batch size
+    chars:str=None, # Alphabet; from the labels if not given
+    max_len:int=None, # Longest text; from the labels if not given
+    size:tuple=None, # (height, width) the model sees; from the images if not given
+    channels:int=None, # 1: grey, 3: RGB; from the images if not given
+    fold:bool=False, # Make upper and lower case one
+    item_tfms=None, # Further transforms of one image
+    batch_tfms=None, # Transforms of a training batch; `CaptchaAugment()` if not given, `[]` for none
+    path='.', # Where a Learner puts its files
+    device=None, # Where batches go
+    **kwargs):
+    "From images and their labels"
+    images = [Path(o) if isinstance(o, str) else o for o in images]
+    labels, vocab, longest = check_labels(images, list(labels), chars, max_len, fold)
+    *hw, ch = guess_size(images)
+    spec = Spec(vocab.chars, longest, *(size or hw), channels or ch, fold=fold)
+    cache, bad, doubts = survey(images, labels, spec)
+    if bad: warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are left out:\n  " + _some(list(bad.values())))
+    if doubts: warnings.warn(f"{len(doubts)} images look mislabelled:\n  " + _some(doubts))
+    ok = [i for i in range(len(images)) if i not in bad]
+    if len(ok) < 2: raise ImageError(f"{len(ok)} of {len(images)} images can be read: at least two are needed")
+    where = {i: k for k,i in enumerate(ok)}
+    splits = [[where[int(i)] for i in s if int(i) in where] for s in splits] if splits else random_split(len(ok), valid_pct, seed)
+    dls = cls.from_pipelines([Captcha(images[i], labels[i]) for i in ok], splits, spec, cache,
+                             item_tfms=item_tfms, batch_tfms=batch_tfms, bs=bs, path=path, device=device, **kwargs)
+    dls.left_out = {images[i]: why for i,why in bad.items()}
+    return dls
 
 # %% ../nbs/04_data.ipynb #bd5abfe9
 @patch(cls_method=True)

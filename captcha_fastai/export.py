@@ -37,11 +37,13 @@ def load_model(path)->tuple: # (model in evaluation mode, Spec)
     except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
     except (SafetensorError, OSError, ValueError) as e: raise ModelError(f"{path}: not a readable safetensors file ({e})") from None
     if meta.get('format') != file_format or 'spec' not in meta: raise ModelError(f"{path}: holds no captcha_fastai model: write one with save_model")
-    if meta.get('version') != file_version: raise ModelError(f"{path}: version {meta.get('version')} of the format; this captcha_fastai reads version {file_version}")
+    if (v := meta.get('version')) != file_version:
+        raise ModelError(f"{path}: version {v} of the format; this captcha_fastai reads version {file_version}")
     try: spec = Spec.from_json(meta['spec']); model = make_model(_offline(spec))
     except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
     try: model.load_state_dict(weights)
-    except RuntimeError as e: raise ModelError(f"{path}: its arrays do not fit its architecture {spec.arch!r} ({str(e).splitlines()[1].strip()})") from None
+    except RuntimeError as e:
+        raise ModelError(f"{path}: its arrays do not fit its architecture {spec.arch!r} ({str(e).splitlines()[1].strip()})") from None
     return model.eval(), spec
 
 def _offline(spec):

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['Report', 'evaluate', 'evaluate_valid', 'plot_confusions', 'plot_alignment']
 
-# %% ../nbs/10_interpret.ipynb #70f46d4f
+# %% ../nbs/10_interpret.ipynb #057ac8b8
+import warnings
 from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from fastcore.basics import patch
 from fastprogress import progress_bar
 
 from .core import *
@@ -38,33 +40,40 @@ class Report:
     @property
     def cer(self): return sum(map(edit_distance, self.truths, self.texts))/max(1, sum(map(len, self.truths)))
 
-    def by_position(self)->list: # [(right, n)] for each position
-        "How many characters are right at each position"
-        out = [[0, 0] for _ in range(max(map(len, self.truths), default=0))]
-        for t,r in zip(self.truths, self.texts):
-            for i,c in enumerate(t): out[i][0] += r[i:i+1] == c; out[i][1] += 1
-        return [tuple(o) for o in out]
-
-    def confusions(self)->Counter: # {(truth, read): times}
-        "Which characters were taken for which; `''` is nothing"
-        return Counter(p for t,r in zip(self.truths, self.texts) for p in align(t, r) if p[0] != p[1])
-
-    def worst(self, k:int=10)->list: # [(name, truth, read, confidence)]
-        "Wrong readings, the surest first: those are the ones nobody would have caught"
-        wrong = [o for o in zip(self.names, self.truths, self.texts, self.confidences) if o[1] != o[2]]
-        return sorted(wrong, key=lambda o: -o[3])[:k]
-
-    def to_dict(self)->dict:
-        return dict(n=self.n, right=self.right, accuracy=self.accuracy, interval=self.interval, cer=self.cer, by_position=self.by_position(),
-                    confusions=[[*k, v] for k,v in self.confusions().most_common()], worst=self.worst())
-
     def __str__(self):
         lines = [f'captchas   {rate(self.right, self.n)}', f'CER        {self.cer:.3%}',
                  'positions  ' + ' '.join(f'{r/n:.1%}' for r,n in self.by_position())]
-        if top := self.confusions().most_common(8): lines.append('confused   ' + ', '.join(f'{a or "nothing"} read as {b or "nothing"} ({n}x)' for (a,b),n in top))
+        if top := self.confusions().most_common(8):
+            lines.append('confused   ' + ', '.join(f'{a or "nothing"} read as {b or "nothing"} ({n}x)' for (a,b),n in top))
         lines += [f'wrong      {name}: {t!r} read as {r!r}, confidence {p:.1%}' for name,t,r,p in self.worst(5)]
         return '\n'.join(lines)
     __repr__ = __str__
+
+# %% ../nbs/10_interpret.ipynb #60c39ff6
+@patch
+def by_position(self:Report)->list: # [(right, n)] for each position
+    "How many characters are right at each position"
+    out = [[0, 0] for _ in range(max(map(len, self.truths), default=0))]
+    for t,r in zip(self.truths, self.texts):
+        for i,c in enumerate(t): out[i][0] += r[i:i+1] == c; out[i][1] += 1
+    return [tuple(o) for o in out]
+
+@patch
+def confusions(self:Report)->Counter: # {(truth, read): times}
+    "Which characters were taken for which; `''` is nothing"
+    return Counter(p for t,r in zip(self.truths, self.texts) for p in align(t, r) if p[0] != p[1])
+
+@patch
+def worst(self:Report, k:int=10)->list: # [(name, truth, read, confidence)]
+    "Wrong readings, the surest first: those are the ones nobody would have caught"
+    wrong = [o for o in zip(self.names, self.truths, self.texts, self.confidences) if o[1] != o[2]]
+    return sorted(wrong, key=lambda o: -o[3])[:k]
+
+@patch
+def to_dict(self:Report)->dict:
+    "All of it as plain values, for JSON"
+    return dict(n=self.n, right=self.right, accuracy=self.accuracy, interval=self.interval, cer=self.cer, by_position=self.by_position(),
+                confusions=[[*k, v] for k,v in self.confusions().most_common()], worst=self.worst())
 
 # %% ../nbs/10_interpret.ipynb #feab290f
 def evaluate(
@@ -75,8 +84,10 @@ def evaluate(
     beam:int=10, # Width of the beam search
 )->Report:
     "Read labelled images and compare"
-    names = [image_name(o) for o in images]
-    return Report([reader.spec.text(l) for l in labels], reader.read_many(progress_bar(images, leave=False), bs=bs, beam=beam), names)
+    readings = reader.read_many(progress_bar(images, leave=False), bs=bs, beam=beam)
+    if errors := [r.error for r in readings if r.error]:
+        warnings.warn(f"{len(errors)} of {len(readings)} images cannot be read and count as wrong, such as {errors[0]}")
+    return Report([reader.spec.text(l) for l in labels], readings, [image_name(o) for o in images])
 
 def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
     "The same for the validation set of `CaptchaDataLoaders`"

@@ -34,7 +34,8 @@ def check_fit(dls, model):
             ids = [o for o in ids.tolist() if o]
             need = steps_needed(ids) if model.decoder == 'ctc' else len(ids)
             if need > model.steps:
-                raise LabelError(f"label {dls.vocab.decode(ids)!r} needs {need} steps, but the model has T = {model.steps}: give wider images or a smaller stride")
+                raise LabelError(f"label {dls.vocab.decode(ids)!r} needs {need} steps, but the model has T = {model.steps}: "
+                                 "give wider images or a smaller stride")
 
 # %% ../nbs/08_learner.ipynb #5183ecd9
 def has_bf16(device)->bool:
@@ -77,7 +78,7 @@ def captcha_learner(
     arch_args:dict=None, # What else the architecture takes
     loss_func=None, # By the architecture's decoder if not given
     metrics=None, # Captcha accuracy, character accuracy and CER if not given
-    warmup:float=.3, # Share of the epochs with the uniform alignment (CTC only)
+    warmup:bool=True, # Begin with the uniform alignment (CTC only)
     bf16:bool=None, # Compute in bfloat16; if the device does so natively if not given
     opt_func=fused_adamw, # Optimizer
     cbs=None,
@@ -88,7 +89,7 @@ def captcha_learner(
     spec = replace(spec_from_dls(dls), arch=arch, arch_args=arch_args or {}, decoder=archs[arch].decoder)
     model = make_model(spec)
     check_fit(dls, model)
-    own = [AlignmentWarmup(warmup)] if spec.decoder == 'ctc' and warmup else []
+    own = [AlignmentWarmup()] if spec.decoder == 'ctc' and warmup else []
     if has_bf16(dls.device) if bf16 is None else bf16: own += [Autocast(), ChannelsLast()]
     learn = Learner(dls, model, loss_func or losses[spec.decoder](), opt_func=opt_func, splitter=captcha_splitter, cbs=[*L(cbs), *own],
                     metrics=metrics or [CaptchaAccuracy(), CharAccuracy(), CER()], **kwargs)
@@ -98,6 +99,7 @@ def captcha_learner(
 # %% ../nbs/08_learner.ipynb #574bf1b6
 @dispatch
 def show_results(x:TensorImage, y:TensorCaptcha, samples, outs, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, **kwargs):
+    "Images under what was read, green if right; else red with the truth behind it"
     if ctxs is None: ctxs = get_grid(min(len(samples), max_n), nrows=nrows, ncols=ncols, figsize=figsize)
     for (im,truth,*_),(read,*_),ax in zip(samples, outs, ctxs):
         im.show(ctx=ax, **kwargs)
@@ -106,6 +108,7 @@ def show_results(x:TensorImage, y:TensorCaptcha, samples, outs, ctxs=None, max_n
 
 @dispatch
 def plot_top_losses(x:TensorImage, y:TensorCaptcha, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
+    "Images under what was read, the truth and the loss"
     axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title='read / truth / loss')
     for ax,s,o,l in zip(axs, samples, outs, losses):
         s[0].show(ctx=ax, **kwargs)

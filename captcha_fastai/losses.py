@@ -69,28 +69,48 @@ def uniform_alignment(
 # %% ../nbs/05_losses.ipynb #a9e197a1
 class CTCLoss(_TextLoss):
     "CTC of `(B, T, V)` logits against `(B, L)` ids, per character"
-    align = 0. # Share of the frame-wise cross entropy; `AlignmentWarmup` changes it
+    align, seen = 0., 0. # Share of the frame-wise cross entropy, and what came of it; for `AlignmentWarmup`
+    def frames(self, lp, targ):
+        "Cross entropy against the uniform alignment, one value per item"
+        path = uniform_alignment(targ, lp.shape[1]).long()
+        hits = (lp[..., 1:].argmax(-1) + 1 == path)[path > 0].float().mean()
+        chance = 1/max(2, lp.shape[-1] - 1)
+        self.seen = ((hits - chance)/(1 - chance)).detach()
+        return F.nll_loss(lp.transpose(1, 2), path, reduction='none').mean(-1)
     def per_item(self, logits, targ):
         lp, n = self.activation(logits), (targ != 0).sum(-1)
-        ce = F.nll_loss(lp.transpose(1, 2), uniform_alignment(targ, lp.shape[1]).long(), reduction='none').mean(-1) if self.align else 0.
-        if self.align == 1: return ce
+        if self.align == 1: return self.frames(lp, targ)
         steps = torch.full_like(n, lp.shape[1])
         ctc = F.ctc_loss(lp.transpose(0, 1), targ.long(), steps, n, reduction='none', zero_infinity=True)/n.clamp(min=1)
-        return self.align*ce + (1-self.align)*ctc
+        return self.align*self.frames(lp, targ) + (1-self.align)*ctc if self.align else ctc
     def decodes(self, x): # `(B, T, V)` logits or log-probabilities -> `(B, T)` ids
         return collapse(x.argmax(-1))
 
-# %% ../nbs/05_losses.ipynb #ad08f037
+# %% ../nbs/05_losses.ipynb #ef04fe36
 class AlignmentWarmup(Callback):
-    "Begin the first fit against the uniform alignment and hand over to CTC within `pct` of its epochs"
-    def __init__(self, pct:float=.3): self.pct, self.done = pct, False
-    def epochs(self, n): return 0 if self.done else round(self.pct*n)
+    "Train against the uniform alignment until characters are seen, then hand over to CTC"
+    def __init__(self,
+        goal:float=.3, # How well characters must be seen, 0 is chance, 1 is all of them
+        longest:float=.35 # Share of a fit after which it hands over in any case
+    ): self.goal, self.longest, self.state = goal, longest, dict(step=0, seen=0., since=None)
+
+    @property
+    def share(self):
+        "Share of the cross entropy at this step"
+        since, step = self.state['since'], self.state['step']
+        return 1. if since is None else max(0., 1 - (step-since)/max(since, 1))
+    @property
+    def over(self): return self.share == 0
+
     def before_batch(self):
-        if not self.training: return
-        x = 0. if hasattr(self.learn, 'lr_finder') else self.pct_train/self.pct
-        self.learn.loss_func.align = 0. if self.done else min(1., max(0., 2-2*x))
+        if self.training: self.learn.loss_func.align = self.share
+    def after_loss(self):
+        if not self.training or self.over or hasattr(self.learn, 'lr_finder'): return
+        s = self.state
+        s['step'] += 1
+        if s['since'] is None:
+            s['seen'] += .1*(self.learn.loss_func.seen.item() - s['seen'])
+            if s['seen'] > self.goal or self.pct_train > self.longest: s['since'] = s['step']
     def after_train(self): self.learn.loss_func.align = 0.
     def after_cancel_train(self): self.learn.loss_func.align = 0.
-    def after_fit(self):
-        self.learn.loss_func.align = 0.
-        self.done = self.done or not hasattr(self.learn, 'lr_finder') and self.epoch + 1 >= self.epochs(self.n_epoch)
+    def after_fit(self): self.learn.loss_func.align = 0.

@@ -28,7 +28,9 @@ def plain(o):
 def training_state(learn)->dict:
     "All that changes while training"
     np_state = np.random.get_state()
-    return dict(model={k: v.cpu() for k,v in learn.model.state_dict().items()}, opt=plain(learn.opt.state_dict()), torch=torch.get_rng_state(), python=random.getstate(),
+    warmup = learn.alignment_warmup.state if hasattr(learn, 'alignment_warmup') else {}
+    return dict(model={k: v.cpu() for k,v in learn.model.state_dict().items()}, opt=plain(learn.opt.state_dict()),
+                warmup=dict(warmup), torch=torch.get_rng_state(), python=random.getstate(),
                 numpy=[np_state[0], np_state[1].tolist(), *map(float, np_state[2:])], shuffle=learn.dls.train.rng.getstate(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
 
@@ -36,6 +38,7 @@ def set_training_state(learn, state:dict):
     "Put `learn` where it was"
     learn.model.load_state_dict(state['model'])
     learn.opt.load_state_dict(state['opt'])
+    if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.state.update(state['warmup'])
     torch.set_rng_state(state['torch'])
     random.setstate(state['python'])
     kind, keys, pos, gauss, cached = state['numpy']
@@ -54,6 +57,7 @@ class Checkpoint(Callback):
         state:dict=None, # What `load_checkpoint` read, to go on from there
     ):
         self.folder, self.keep_best, self.patience, self.state = Path(folder), best, patience, state
+        self.warm = -1
         self.start, self.rows, self.best = (state['epoch']+1, state['rows'], state['best']) if state else (0, [], None)
 
     def before_fit(self):
@@ -72,8 +76,8 @@ class Checkpoint(Callback):
         if self.best is None or score >= self.best['score']:
             self.best = dict(score=score, epoch=self.epoch, model={k: v.detach().cpu().clone() for k,v in self.model.state_dict().items()})
         self.save()
-        warm = self.learn.alignment_warmup.epochs(self.n_epoch) if hasattr(self.learn, 'alignment_warmup') else 0
-        if self.patience and self.epoch - max(self.best['epoch'], warm) >= self.patience:
+        if hasattr(self.learn, 'alignment_warmup') and not self.alignment_warmup.over: self.warm = self.epoch
+        if self.patience and self.epoch - max(self.best['epoch'], self.warm) >= self.patience:
             print(f"stopped early: no epoch since {self.best['epoch']} was better")
             raise CancelFitException
 
@@ -82,14 +86,18 @@ class Checkpoint(Callback):
         row = dict(zip(self.recorder.metric_names, self.recorder.log))
         return [row.get('captcha_acc') or 0., -row['valid_loss']]
 
-    def save(self):
-        with atomic_path(self.folder/'log.csv') as tmp: tmp.write_text('\n'.join(map(','.join, [self.recorder.metric_names, *self.rows]))+'\n')
-        with atomic_path(self.folder/'last.ckpt') as tmp:
-            torch.save(dict(training_state(self.learn), epoch=self.epoch, n_epoch=self.n_epoch, rows=self.rows, best=self.best, spec=self.learn.spec.to_json()), tmp)
-
     def after_fit(self):
         self.learn.logger = self._logger
         if self.keep_best and self.best: self.learn.model.load_state_dict(self.best['model'])
+
+# %% ../nbs/09_schedule.ipynb #8c6113a8
+@patch
+def save(self:Checkpoint):
+    "Write `log.csv` and `last.ckpt`"
+    with atomic_path(self.folder/'log.csv') as tmp: tmp.write_text('\n'.join(map(','.join, [self.recorder.metric_names, *self.rows]))+'\n')
+    with atomic_path(self.folder/'last.ckpt') as tmp:
+        torch.save(dict(training_state(self.learn), epoch=self.epoch, n_epoch=self.n_epoch, rows=self.rows, best=self.best,
+                        spec=self.learn.spec.to_json()), tmp)
 
 def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
