@@ -90,7 +90,7 @@ class CTCLoss(_TextLoss):
 class AlignmentWarmup(Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     def __init__(self,
-        goal:float=.3, # How well characters must be seen, 0 is chance, 1 is all of them
+        goal:float=.1, # How well characters must be seen, 0 is chance, 1 is all of them
         longest:float=.35 # Share of a fit after which it hands over in any case
     ): self.goal, self.longest, self.state = goal, longest, dict(step=0, seen=0., since=None)
 
