@@ -22,7 +22,7 @@ demo: $(READY) ## Train on drawn captchas, measure on new ones, read one
 	@echo; echo '400 captchas that it has never seen:'
 	$(BIN)/captcha-evaluate demo/model.safetensors demo/fresh
 	@echo; head -2 demo/fresh/labels.csv
-	$(BIN)/captcha-read demo/model.safetensors demo/fresh/000000_2.png
+	$(BIN)/captcha-read demo/model.safetensors demo/fresh/$$(sed -n '2s/,.*//p' demo/fresh/labels.csv)
 
 test: $(READY) lint ## Notebooks, then the repository's own tests
 	$(ONE_THREAD) $(BIN)/nbdev-test --n-workers 2

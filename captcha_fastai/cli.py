@@ -56,10 +56,12 @@ def captcha_generate(
     height:int=60, # Height in pixels
     width:int=160, # Width in pixels
     seed:int=42, # The same seed draws the same captchas
+    font:str=None, # Font file to draw with
 ):
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
     with command('captcha-generate') as say:
         if min(n, height, width) < 1: raise CaptchaError(f"n, height and width are {n}, {height} and {width}: they must be at least 1")
+        if font: fonts[:] = [font]
         table = write_synth(path, n, Synth(chars, parse_length(length), style, (height, width), seed))
         say(f'{n} captchas and their labels: {table}')
 
@@ -73,7 +75,7 @@ def captcha_train(
     lr:float=2e-3, # Largest learning rate
     bs:int=16, # Batch size
     valid_pct:float=.2, # Share of the images kept to measure accuracy
-    seed:int=42, # The same seed trains the same model
+    seed:int=42, # The same seed trains the same model (on a CPU)
     label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression with one group
     chars:str=None, # Alphabet; from the labels if not given
     fold:bool=False, # Make upper and lower case one
@@ -86,7 +88,8 @@ def captcha_train(
     out = Path(out)
     with command('captcha-train') as say:
         if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
-        if bs < 1 or (epochs or 1) < 1 or not lr > 0: raise CaptchaError(f"bs, epochs and lr are {bs}, {epochs} and {lr}: they must be above 0")
+        if any(o is not None and not o > 0 for o in (bs, epochs, lr, patience)):
+            raise CaptchaError(f"bs, epochs, lr and patience are {bs}, {epochs}, {lr} and {patience}: they must be above 0")
         set_seed(seed, reproducible=True)
         dls = CaptchaDataLoaders.from_folder(data, label, valid_pct=valid_pct, seed=seed, bs=bs, chars=chars, fold=fold)
         learn = captcha_learner(dls, arch)
@@ -97,6 +100,7 @@ def captcha_train(
         train_captcha(learn, epochs, lr, run, resume, best, patience)
         save_model(learn, out)
         report = evaluate_valid(load_reader(out), dls)
+        if best: say('\nThe epoch was chosen on these same images: the figures flatter the model a little.')
         say(f'\n{report}\n\nmodel {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, checkpoint {run}/last.ckpt\n'
               f'read images with:  captcha-read {out} IMAGE...\n'
               f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text")

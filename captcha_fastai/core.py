@@ -31,7 +31,7 @@ class Vocab:
     def __init__(self,
         chars:str # Every character once, in any order; any script
     ):
-        self.chars = nfc(chars)
+        self.chars = chars
         if not self.chars: raise LabelError("the alphabet is empty: give at least one character")
         if twice := sorted({c for c in self.chars if self.chars.count(c) > 1}):
             raise LabelError(f"the alphabet {self.chars!r} has {', '.join(map(repr, twice))} more than once: give every character once")
@@ -39,7 +39,7 @@ class Vocab:
         self.stoi = {c:i for i,c in enumerate(self.itos)}
 
     @classmethod
-    def from_labels(cls, labels): return cls(''.join(sorted(set(nfc(''.join(labels))))))
+    def from_labels(cls, labels): return cls(''.join(sorted({c for l in labels for c in nfc(l)})))
     def __len__(self): return len(self.itos)
     def __getitem__(self, i): return self.itos[i]
     def __repr__(self): return f'Vocab({self.chars!r})'
@@ -70,6 +70,7 @@ class Spec:
                 raise ModelError(f"spec: {o} is {getattr(self, o)!r}: it must be a whole number from 1 to 10000")
         if self.channels not in (1, 3): raise ModelError(f"spec: channels is {self.channels!r}: it must be 1 (grey) or 3 (RGB)")
         if self.decoder not in ('ctc', 'heads'): raise ModelError(f"spec: decoder is {self.decoder!r}: it must be 'ctc' or 'heads'")
+        if not isinstance(self.arch_args, dict): raise ModelError(f"spec: arch_args is {self.arch_args!r}: it must be a dict")
         if not self.std > 0: raise ModelError(f"spec: std is {self.std!r}: it must be above 0")
         Vocab(self.chars)
 
@@ -145,6 +146,7 @@ def prep(src, spec:Spec)->np.ndarray: # float32 `(C, H, W)`
 def atomic_path(path):
     "A temporary name beside `path` that becomes `path` at the end, unless something fails"
     path = Path(path)
+    if path.exists() and not path.is_file(): yield path; return          # /dev/stdout
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix=path.suffix)
     os.close(fd)

@@ -9,8 +9,8 @@ __all__ = ['image_exts', 'cache_bytes', 'captchas_url', 'label_stem', 'label_pre
            'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL',
            'untar_captchas']
 
-# %% ../nbs/04_data.ipynb #445b86c2
-import csv, re, warnings
+# %% ../nbs/04_data.ipynb #832be0e0
+import csv, inspect, re, warnings
 from collections import Counter
 from dataclasses import dataclass
 from fastai.vision.all import *
@@ -31,9 +31,12 @@ def label_prefix(path)->str:
 
 class RegexLabel:
     "The first group of `pattern` in a file's name is its label"
-    def __init__(self, pattern:str): self.pattern = re.compile(pattern)
+    def __init__(self, pattern:str):
+        try: self.pattern = re.compile(pattern)
+        except re.error as e: raise LabelError(f"{pattern!r} is no regular expression ({e}), nor `stem` nor `prefix`") from None
     def __call__(self, path):
-        if m := self.pattern.search(Path(path).name): return m[1] if self.pattern.groups else m[0]
+        m = self.pattern.search(Path(path).name)
+        if m and (text := m[1] if self.pattern.groups else m[0]): return text
         raise LabelError(f"{path}: the name does not match {self.pattern.pattern!r}")
 
 def image_files(path)->list: # Sorted
@@ -58,15 +61,15 @@ def read_labels(
     except FileNotFoundError: raise LabelError(f"{path}: no such file") from None
     except UnicodeDecodeError as e: raise LabelError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
     sep = max('\t;,', key=text.partition('\n')[0].count)
-    rows = [(i, r) for i,r in enumerate(csv.reader(text.splitlines(), delimiter=sep), 1) if r]
+    rows = [(i, r) for i,r in enumerate(csv.reader(text.splitlines(), delimiter=sep, skipinitialspace=True), 1) if r]
     for i,r in rows:
         if len(r) <= max(fn_col, label_col):
             raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")
-    if rows and not (folder/rows[0][1][fn_col]).is_file(): rows = rows[1:]
+    if rows and Path(rows[0][1][fn_col]).suffix.lower() not in image_exts and not (folder/rows[0][1][fn_col]).is_file(): rows = rows[1:]
     if not rows: raise LabelError(f"{path}: no labels in it")
     if lost := [r[fn_col] for _,r in rows if not (folder/r[fn_col]).is_file()]:
         raise LabelError(f"{path}: {len(lost)} of {len(rows)} files it names are not in {folder}, such as {lost[0]!r}")
-    return [folder/r[fn_col] for _,r in rows], [r[label_col] for _,r in rows]
+    return [folder/r[fn_col] for _,r in rows], [r[label_col].strip() for _,r in rows]
 
 # %% ../nbs/04_data.ipynb #b249d2be
 def labelled(
@@ -78,7 +81,7 @@ def labelled(
     if data.is_file(): return read_labels(data)
     if (data/'labels.csv').is_file():
         paths, labels = read_labels(data/'labels.csv')
-        if extra := sorted(set(image_files(data)) - set(paths)):
+        if extra := sorted({p for p in data.iterdir() if p.suffix.lower() in image_exts} - set(paths)):
             warnings.warn(f"{data/'labels.csv'}: {len(extra)} images beside it have no label in it and are left out, such as {extra[0].name!r}")
         return paths, labels
     f = label if callable(label) else {'stem': label_stem, 'prefix': label_prefix}.get(label) or RegexLabel(label)
@@ -105,13 +108,14 @@ def get_image(o):
 class EncodeText(Transform):
     "Text to ids; what is not given is taken from the training labels"
     def __init__(self, vocab:Vocab=None, max_len:int=None, fold:bool=False): store_attr()
-    def text(self, o): return nfc(str(o)).lower() if self.fold else nfc(str(o))
+    def text(self, o): return nfc(o).lower() if self.fold else nfc(o)
     def setups(self, dsets):
         if self.vocab and self.max_len: return
         texts = [self.text(o) for o in dsets]
         self.vocab = self.vocab or Vocab.from_labels(texts)
         self.max_len = self.max_len or max(map(len, texts))
-    def encodes(self, o:str)->TensorCaptcha:
+    def encodes(self, o)->TensorCaptcha:
+        if not isinstance(o, str): raise LabelError(f"the label {o!r} is {type(o).__name__}, not text: read tables with dtype=str, or leading zeros are lost")
         t = self.text(o)
         if bad := self.vocab.unknown(t): raise LabelError(f"label {t!r} has {bad[0]!r}, which is not in the alphabet {self.vocab.chars!r}")
         if len(t) > self.max_len: raise LabelError(f"label {t!r} has {len(t)} characters: at most {self.max_len} fit")
@@ -134,6 +138,7 @@ class TensorImageGrey(TensorImage):
 class LoadImage(Transform):
     "Anything that holds an image to a uint8 `TensorImage` of the size of `spec`; paths in `cache` are not opened again"
     def __init__(self, spec:Spec, cache:dict=None): self.spec, self.cache = spec, {} if cache is None else cache
+    def __getstate__(self): return {**self.__dict__, 'cache': {}} # An exported learner holds no images
     def encodes(self, o):
         o = get_image(o)
         x = self.cache.get(str(o)) if isinstance(o, (str, Path)) else None
@@ -180,7 +185,7 @@ class CaptchaAugment(DisplayedTransform):
         rotate:float=6., # Largest turn, degrees
         scale:float=.08, # Largest stretch in either direction, share of the size
         shear:float=.1, # Largest horizontal shift per pixel of height
-        shift:float=.03, # Largest shift, share of the size
+        shift:float=.03, # Largest shift, share of half the size
         elastic:float=1.2, # Standard deviation of the bending, pixels at a height of 50
         light:float=.15, # Largest change of brightness, of 1
         contrast:float=.3, # Largest change of contrast, share
@@ -213,9 +218,11 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
         if not isinstance(l, str): raise LabelError(f"{image_name(o)}: the label {l!r} is {type(l).__name__}, not text: "
                                                     "read tables with dtype=str, or leading zeros are lost")
         if not l: raise LabelError(f"{image_name(o)}: the label is empty")
+        if fold: l = l.lower()
         if isinstance(o, (str, Path)) and said.setdefault(str(o), l) != l:
             raise LabelError(f"{image_name(o)}: labelled {said[str(o)]!r} in one place and {l!r} in another")
     labels = [nfc(l).lower() if fold else nfc(l) for l in labels]
+    if chars: chars = ''.join(dict.fromkeys(nfc(chars).lower())) if fold else nfc(chars)
     vocab, longest = Vocab(chars) if chars else Vocab.from_labels(labels), max_len or max(map(len, labels))
     for o,l in zip(images, labels):
         if bad := vocab.unknown(l): raise LabelError(f"{image_name(o)}: label {l!r} has {bad[0]!r}, which is not in the alphabet {vocab.chars!r}")
@@ -236,11 +243,23 @@ class CaptchaDataLoaders(DataLoaders):
                CaptchaList(items, [*L(draw[0]), get_text, EncodeText(spec.vocab, spec.max_len, spec.fold)], splits=splits)]
         dsets = Datasets(tls=tls)
         after = [IntToFloatTensor(), *L(CaptchaAugment() if batch_tfms is None else batch_tfms), Normalize.from_stats([spec.mean], [spec.std])]
-        bs = min(bs, max(1, len(splits[0])))
-        dls = cls.from_dsets(dsets.train, dsets.valid, bs=bs, val_bs=2*bs, after_batch=after, num_workers=num_workers,
+        if (bs := min(bs, len(splits[0]))) < 2: raise CaptchaError(f"batches of {bs}: batch norm needs at least two images to train on")
+        _check_kwargs(kwargs)
+        dls = cls.from_dsets(dsets.train, dsets.valid, bs=bs, after_batch=after, num_workers=num_workers,
                              **{**kwargs, 'device': kwargs.get('device') or default_device()})
-        dls.spec, dls.left_out = spec, {}
+        dls.spec, dls.left_out = spec, []
         return dls
+
+    @property
+    def valid_captchas(self)->list:
+        "The validation set as `Captcha`s"
+        draw = self.valid_ds.tls[0].tfms.fs[0]
+        return [o if isinstance(o, Captcha) else draw(o) for o in self.valid_ds.items]
+
+def _check_kwargs(kwargs):
+    "fastai swallows keywords it does not know; a misspelt one should be heard of"
+    known = {k for f in (DataLoader.__init__, TfmdDL.__init__, DataLoaders.from_dsets) for k in inspect.signature(f).parameters}
+    if bad := sorted(set(kwargs) - known): raise CaptchaError(f"unknown argument {bad[0]!r}")
 
 def random_split(n:int, valid_pct:float=.2, seed:int=42)->tuple:
     "Training and validation indices; at least one of each"
@@ -283,7 +302,7 @@ def from_lists(cls:CaptchaDataLoaders,
     splits = [[where[int(i)] for i in s if int(i) in where] for s in splits] if splits else random_split(len(ok), valid_pct, seed)
     dls = cls.from_pipelines([Captcha(images[i], labels[i]) for i in ok], splits, spec, cache,
                              item_tfms=item_tfms, batch_tfms=batch_tfms, bs=bs, path=path, device=device, **kwargs)
-    dls.left_out = {images[i]: why for i,why in bad.items()}
+    dls.left_out = [(images[i], why) for i,why in bad.items()]
     return dls
 
 # %% ../nbs/04_data.ipynb #bd5abfe9
@@ -291,7 +310,7 @@ def from_lists(cls:CaptchaDataLoaders,
 @delegates(CaptchaDataLoaders.from_lists)
 def from_folder(cls:CaptchaDataLoaders, path, label='stem', **kwargs):
     "From a folder: labels in its `labels.csv`, else in the file names as `label` says: `stem`, `prefix`, a regular expression or a function"
-    return cls.from_lists(*labelled(path, label), **{'path': path, **kwargs})
+    return cls.from_lists(*labelled(path, label), **{'path': path if Path(path).is_dir() else Path(path).parent, **kwargs})
 
 @patch(cls_method=True)
 @delegates(CaptchaDataLoaders.from_lists)

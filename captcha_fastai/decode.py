@@ -6,7 +6,8 @@
 __all__ = ['decoders', 'check_logp', 'decode_heads', 'relative', 'with_blanks', 'forward', 'text_logp', 'best_path',
            'prefix_beam', 'char_probs', 'decode_ctc', 'Reading', 'Reader']
 
-# %% ../nbs/02_decode.ipynb #6813b51f
+# %% ../nbs/02_decode.ipynb #18ff2c75
+import os
 from dataclasses import dataclass
 from itertools import islice
 import numpy as np
@@ -163,6 +164,7 @@ class Reader:
 
     def read_many(self, srcs, bs:int=64, beam:int=10)->list:
         "A `Reading` for each image, in order; one that cannot be opened has `error` set"
+        if isinstance(srcs, (str, os.PathLike)): raise CaptchaError(f"{srcs}: read_many takes a list of images, not one name")
         out, srcs = [], iter(srcs)
         while batch := list(islice(srcs, bs)):
             opened, errors = {}, {}

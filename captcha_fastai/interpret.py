@@ -87,11 +87,15 @@ def evaluate(
     readings = reader.read_many(progress_bar(images, leave=False), bs=bs, beam=beam)
     if errors := [r.error for r in readings if r.error]:
         warnings.warn(f"{len(errors)} of {len(readings)} images cannot be read and count as wrong, such as {errors[0]}")
-    return Report([reader.spec.text(l) for l in labels], readings, [image_name(o) for o in images])
+    truths = [reader.spec.text(l) for l in labels]
+    if alien := sorted({c for t in truths for c in reader.vocab.unknown(t)}):
+        warnings.warn(f"labels have {''.join(alien)!r}, which the model cannot answer: such images count as wrong")
+    return Report(truths, readings, [image_name(o) for o in images])
 
 def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
     "The same for the validation set of `CaptchaDataLoaders`"
-    return evaluate(reader, [o.image for o in dls.valid_ds.items], [o.text for o in dls.valid_ds.items], **kwargs)
+    held = dls.valid_captchas
+    return evaluate(reader, [o.image for o in held], [o.text for o in held], **kwargs)
 
 # %% ../nbs/10_interpret.ipynb #a038dba4
 def plot_confusions(report:Report, k:int=12, ax=None):

@@ -23,24 +23,29 @@ def spec_from_dls(dls)->Spec:
     x, y = dls.one_batch()[:2]
     enc = next(t for t in dls.train_ds.tls[-1].tfms.fs if isinstance(t, EncodeText))
     norm = next((t for t in dls.train.after_batch.fs if isinstance(t, Normalize)), None)
-    stats = dict(mean=norm.mean.mean().item(), std=norm.std.mean().item()) if norm else dict(mean=0., std=1.)
+    stats = {k: getattr(norm, k).flatten().tolist() for k in ('mean', 'std')} if norm else dict(mean=[0.], std=[1.])
+    if any(len(set(v)) > 1 for v in stats.values()):
+        raise CaptchaError(f"Normalize has {stats}: give one mean and one std for all channels, such as Normalize.from_stats([.5], [.25])")
+    stats = {k: v[0] for k,v in stats.items()}
     return Spec(enc.vocab.chars, enc.max_len, *x.shape[2:], x.shape[1], fold=enc.fold, **stats)
 
 # %% ../nbs/08_learner.ipynb #84e63e9d
 def check_fit(dls, model):
     "Refuse labels that the model's steps cannot hold"
-    for tl in (dls.train_ds.tls[-1], dls.valid_ds.tls[-1]):
-        for ids in tl:
+    for ds in (dls.train_ds, dls.valid_ds):
+        for i,ids in enumerate(ds.tls[-1]):
             ids = [o for o in ids.tolist() if o]
             need = steps_needed(ids) if model.decoder == 'ctc' else len(ids)
             if need > model.steps:
-                raise LabelError(f"label {dls.vocab.decode(ids)!r} needs {need} steps, but the model has T = {model.steps}: "
+                item = getattr(ds.items, 'iloc', ds.items)[i]
+                raise LabelError(f"{image_name(get_image(item))}: label {dls.vocab.decode(ids)!r} needs {need} steps, but the model has T = {model.steps}: "
                                  "give wider images or a smaller stride")
 
 # %% ../nbs/08_learner.ipynb #5183ecd9
 def has_bf16(device)->bool:
     "Does this device multiply bfloat16 natively?"
-    if device.type == 'cuda': return torch.cuda.is_bf16_supported()
+    device = torch.device(device or 'cpu')
+    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
 
 class Autocast(Callback):
@@ -49,6 +54,7 @@ class Autocast(Callback):
     ctx = None
     def before_fit(self): self.run = not (torch.cuda.is_available() and hasattr(self.learn, 'mixed_precision'))
     def before_batch(self):
+        self._exit()                          # an interrupt may have left one open
         self.ctx = torch.autocast(self.x.device.type, torch.bfloat16)
         self.ctx.__enter__()
     def after_pred(self): self.learn.pred = to_float(self.pred)
@@ -89,9 +95,10 @@ def captcha_learner(
     spec = replace(spec_from_dls(dls), arch=arch, arch_args=arch_args or {}, decoder=archs[arch].decoder)
     model = make_model(spec)
     check_fit(dls, model)
-    own = [AlignmentWarmup()] if spec.decoder == 'ctc' and warmup else []
+    loss_func = loss_func or losses[spec.decoder]()
+    own = [AlignmentWarmup()] if warmup and isinstance(loss_func, CTCLoss) else []
     if has_bf16(dls.device) if bf16 is None else bf16: own += [Autocast(), ChannelsLast()]
-    learn = Learner(dls, model, loss_func or losses[spec.decoder](), opt_func=opt_func, splitter=captcha_splitter, cbs=[*L(cbs), *own],
+    learn = Learner(dls, model, loss_func, opt_func=opt_func, splitter=captcha_splitter, cbs=[*L(cbs), *own],
                     metrics=metrics or [CaptchaAccuracy(), CharAccuracy(), CER()], **kwargs)
     learn.spec = spec
     return learn

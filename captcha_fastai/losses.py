@@ -80,8 +80,9 @@ class CTCLoss(_TextLoss):
     def per_item(self, logits, targ):
         lp, n = self.activation(logits), (targ != 0).sum(-1)
         if self.align == 1: return self.frames(lp, targ)
-        steps = torch.full_like(n, lp.shape[1])
-        ctc = F.ctc_loss(lp.transpose(0, 1), targ.long(), steps, n, reduction='none', zero_infinity=True)/n.clamp(min=1)
+        dev = 'cpu' if lp.device.type == 'mps' else lp.device                 # Apple's GPUs have no CTC
+        ctc = F.ctc_loss(lp.transpose(0, 1).to(dev), targ.long().to(dev), torch.full_like(n, lp.shape[1]).to(dev), n.to(dev),
+                         reduction='none', zero_infinity=True).to(lp.device)/n.clamp(min=1)
         return self.align*self.frames(lp, targ) + (1-self.align)*ctc if self.align else ctc
     def decodes(self, x): # `(B, T, V)` logits or log-probabilities -> `(B, T)` ids
         return collapse(x.argmax(-1))
@@ -91,19 +92,23 @@ class AlignmentWarmup(Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     def __init__(self,
         goal:float=.1, # How well characters must be seen, 0 is chance, 1 is all of them
+        least:float=.25, # Share of the fit over which it hands over, at the least
         longest:float=.35 # Share of a fit after which it hands over in any case
-    ): self.goal, self.longest, self.state = goal, longest, dict(step=0, seen=0., since=None)
+    ):
+        self.goal, self.least, self.longest, self.total = goal, least, longest, 1
+        self.state = dict(step=0, seen=0., since=None, over=False)
 
     @property
     def share(self):
         "Share of the cross entropy at this step"
         since, step = self.state['since'], self.state['step']
-        return 1. if since is None else max(0., 1 - (step-since)/max(since, 1))
+        return 0. if self.over else 1. if since is None else max(0., 1 - (step-since)/max(since, self.least*self.total, 1))
     @property
-    def over(self): return self.share == 0
+    def over(self): return self.state['over']
 
+    def before_fit(self): self.total = self.n_epoch*len(self.dls.train)
     def before_batch(self):
-        if self.training: self.learn.loss_func.align = self.share
+        self.learn.loss_func.align = self.share if self.training else 0.
     def after_loss(self):
         if not self.training or self.over or hasattr(self.learn, 'lr_finder'): return
         s = self.state
@@ -111,6 +116,7 @@ class AlignmentWarmup(Callback):
         if s['since'] is None:
             s['seen'] += .1*(self.learn.loss_func.seen.item() - s['seen'])
             if s['seen'] > self.goal or self.pct_train > self.longest: s['since'] = s['step']
+        s['over'] = self.share == 0
     def after_train(self): self.learn.loss_func.align = 0.
     def after_cancel_train(self): self.learn.loss_func.align = 0.
     def after_fit(self): self.learn.loss_func.align = 0.

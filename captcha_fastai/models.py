@@ -88,7 +88,9 @@ class crnn(nn.Module):
     def __init__(self, n_out, max_len, channels, height, width, pretrained=False, p=.1):
         super().__init__()
         from torchvision.models import resnet34, ResNet34_Weights
-        body = list(resnet34(weights=ResNet34_Weights.DEFAULT if pretrained else None, zero_init_residual=not pretrained).children())[:7]
+        try: net = resnet34(weights=ResNet34_Weights.DEFAULT if pretrained else None, zero_init_residual=not pretrained)
+        except OSError as e: raise ModelError(f"crnn: the ImageNet weights cannot be downloaded ({e}): leave `pretrained` out") from None
+        body = list(net.children())[:7]
         if channels != 3: body[0] = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         self.body = nn.Sequential(*body)
         self.neck = nn.Sequential(nn.Linear(256 * -(-height//16), 64), nn.Dropout(p))
@@ -104,6 +106,7 @@ def conv_block(n_in, n_out, stride=1, pool=None):
 
 def conv_body(channels, widths, stride):
     "Five 3x3 convolutions; height / 16, width / `stride` (2, 4 or 8), both rounded up"
+    if stride not in (2, 4, 8): raise ModelError(f"stride is {stride!r}: it must be 2, 4 or 8")
     w2, w4, w8 = [2 if stride >= o else 1 for o in (2, 4, 8)]
     steps = [((2, w2), None), (1, (2, w4)), (1, (2, w8)), (1, None), (1, (2, 1))]
     return nn.Sequential(*[conv_block(i, o, *s) for i,o,s in zip([channels, *widths], widths, steps)])
@@ -138,12 +141,13 @@ class heads_small(nn.Module):
 
 # %% ../nbs/03_models.ipynb #1e5bdb60
 def model_reader(
-    model:nn.Module, # From `make_model(spec)`; put into evaluation mode
+    model:nn.Module, # From `make_model(spec)`; put into evaluation mode and moved to `device`
     spec:Spec,
     device='cpu'
 )->Reader:
     "Read images with a torch model"
     model = model.to(device).eval()
     @torch.inference_mode()
-    def _logp(x): return model(torch.from_numpy(x).to(device)).float().log_softmax(-1).cpu().numpy()
+    def _logp(x):
+        with torch.autocast(torch.device(device).type, enabled=False): return model(torch.from_numpy(x).to(device)).log_softmax(-1).cpu().numpy()
     return Reader(_logp, spec)

@@ -69,6 +69,8 @@ def test_killed_training_resumes_to_the_same_weights(sh, data, tmp_path):
     p.send_signal(signal.SIGKILL); p.wait()
     done = len(log.read_text().splitlines()) - 1
     assert done >= 2
+    err = sh(*args, '--out', 'killed.safetensors', '--resume', '--seed', '7', cwd=tmp_path, rc=2)[1]
+    assert 'data and split' in err, 'another split would measure on images that were trained on'
     sh(*args, '--out', 'killed.safetensors', '--resume', cwd=tmp_path)
     assert pd.read_csv(log).epoch.tolist() == list(range(6))
     whole, resumed = (load_file(tmp_path/f'{o}.safetensors') for o in ('whole', 'killed'))
@@ -97,6 +99,8 @@ def test_wrong_input_is_one_line(sh, data, tmp_path):
                       (('captcha-train', data/'table', '--arch', 'gpt'), 'choose from multi_head'),
                       (('captcha-train', data/'table', '--valid-pct', '1.5'), 'valid_pct is 1.5'),
                       (('captcha-train', data/'table', '--resume'), 'nothing to resume'),
+                      (('captcha-train', data/'names', '--label', '('), 'no regular expression'), (('captcha-train', data/'table', '--epochs', '0'), 'must be above 0'),
+                      (('captcha-generate', 'x', '--chars', '天地'), "cannot draw '天地'"),
                       (('captcha-evaluate', 'notamodel.safetensors', data/'table'), 'not a readable safetensors file')]:
         err = sh(*args, cwd=tmp_path, rc=2)[1]
         assert why in err and len(err.strip().splitlines()) == 1, err
@@ -140,7 +144,7 @@ def test_six_lines_of_the_readme(data, tmp_path, monkeypatch):
     code = re.search(r'```python\n(.*?load_reader.*?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)[1]
     monkeypatch.chdir(tmp_path)
     shutil.copytree(data/'table', 'my_captchas')
-    shutil.copy(data/'table'/'000001_1.png', 'new.png')
+    shutil.copy(next(Path('my_captchas').glob('*.png')), 'new.png')
     code = code.replace('fit_one_cycle(30', 'fit_one_cycle(1')
     assert 'fit_one_cycle(1' in code
     scope = {}

@@ -22,7 +22,7 @@ printable = st.text(st.characters(exclude_categories=('Cs', 'Cc')), min_size=1, 
 def test_vocab_round_trip_of_any_script(labels):
     v = Vocab.from_labels(labels)
     for l in labels: assert v.decode(v.encode(l)) == nfc(l)
-    assert v[0] == '' and len(v) == len(set(nfc(''.join(labels)))) + 1 or any(len(nfc(l)) != len(l) for l in labels)
+    assert v[0] == '' and len(v) == len({c for l in labels for c in nfc(l)}) + 1
 
 
 @given(st.sampled_from(['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'LAB', 'I', 'F', 'I;16']), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))

@@ -1,6 +1,7 @@
 "Invariants of the repository"
 import ast
 import json
+import os
 import re
 import runpy
 import shutil
@@ -78,9 +79,13 @@ def test_no_pickle_in_our_formats():
 
 
 def test_wheel_holds_the_package_and_nothing_else(tmp_path):
+    "Built from the source distribution, which must hold what setup.py reads"
     src = tmp_path/'src'
     shutil.copytree(root, src, ignore=shutil.ignore_patterns('.venv', '.git', 'demo', 'models', 'build', '*.egg-info', '__pycache__'))
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, '.'], cwd=src, check=True)
+    code = 'import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])'
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--target', tmp_path/'tools', 'setuptools>=77'], check=True)
+    subprocess.run([sys.executable, '-c', code, tmp_path], cwd=src, check=True, env={**os.environ, 'PYTHONPATH': str(tmp_path/'tools')})
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, next(tmp_path.glob('*.tar.gz'))], check=True)
     with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as z:
         names = {n for n in z.namelist() if '.dist-info/' not in n}
         points = z.read(next(n for n in z.namelist() if n.endswith('entry_points.txt'))).decode()
