@@ -1,11 +1,11 @@
 """Train the three full-size learners of system S1 on one fixed split; write each one's log for the tutorial.
 
     python benchmarks/three_learners.py --data ../shared/data/captcha_images_v2 [--archs pool_free] [--epochs 60]"""
-import shutil
 import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 from common import machine
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
@@ -34,7 +34,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
         t = time.time()
         with tempfile.TemporaryDirectory() as d, learn.no_bar():
             train_captcha(learn, epochs, lr, d)
-            shutil.copy(Path(d)/'log.csv', logs/f'{arch}.csv')
+            pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{arch}.csv', index=False, float_format='%.6g')
         took = time.time()-t
         if save: save_model(learn, Path(save)/f'{arch}.safetensors')
         report = evaluate_valid(model_reader(learn.model, learn.spec), dls)

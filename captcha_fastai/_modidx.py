@@ -202,8 +202,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'captcha_fastai/losses.py'),
                                        'captcha_fastai.losses.AlignmentWarmup.before_batch': ( 'losses.html#alignmentwarmup.before_batch',
                                                                                                'captcha_fastai/losses.py'),
-                                       'captcha_fastai.losses.AlignmentWarmup.before_fit': ( 'losses.html#alignmentwarmup.before_fit',
-                                                                                             'captcha_fastai/losses.py'),
                                        'captcha_fastai.losses.AlignmentWarmup.over': ( 'losses.html#alignmentwarmup.over',
                                                                                        'captcha_fastai/losses.py'),
                                        'captcha_fastai.losses.AlignmentWarmup.share': ( 'losses.html#alignmentwarmup.share',

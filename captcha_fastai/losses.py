@@ -92,21 +92,20 @@ class AlignmentWarmup(Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     def __init__(self,
         goal:float=.1, # How well characters must be seen, 0 is chance, 1 is all of them
-        least:float=.25, # Share of the fit over which it hands over, at the least
+        least:int=60, # Steps over which it hands over, at the least
         longest:float=.35 # Share of a fit after which it hands over in any case
     ):
-        self.goal, self.least, self.longest, self.total = goal, least, longest, 1
+        self.goal, self.least, self.longest = goal, least, longest
         self.state = dict(step=0, seen=0., since=None, over=False)
 
     @property
     def share(self):
         "Share of the cross entropy at this step"
         since, step = self.state['since'], self.state['step']
-        return 0. if self.over else 1. if since is None else max(0., 1 - (step-since)/max(since, self.least*self.total, 1))
+        return 0. if self.over else 1. if since is None else max(0., 1 - (step-since)/max(since, self.least))
     @property
     def over(self): return self.state['over']
 
-    def before_fit(self): self.total = self.n_epoch*len(self.dls.train)
     def before_batch(self):
         self.learn.loss_func.align = self.share if self.training else 0.
     def after_loss(self):
