@@ -18,7 +18,6 @@ from fastcore.script import call_parse, is_cli
 
 from .core import *
 from .synth import *
-from .models import archs
 from .data import *
 from .learner import *
 from .schedule import *
