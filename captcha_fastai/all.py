@@ -1,5 +1,6 @@
 "Everything: `from captcha_fastai.all import *`"
 from .core import *
+from .constraint import *
 from .synth import *
 from .decode import *
 from .models import *

@@ -35,8 +35,8 @@ def test_modules_import_only_lower_numbers(name):
 
 def test_light_modules_need_no_framework():
     code = '''import sys
-for o in ('torch', 'fastai', 'fastprogress', 'matplotlib', 'pandas'): sys.modules[o] = None
-import captcha_fastai.core, captcha_fastai.decode'''
+for o in ('torch', 'fastai', 'fastcore', 'fastprogress', 'matplotlib', 'pandas', 'scipy', 'numba'): sys.modules[o] = None
+import captcha_fastai.core, captcha_fastai.constraint, captcha_fastai.decode'''
     subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
 
 

@@ -1,0 +1,187 @@
+"Decoding against brute force, against torch, and on input at the edges"
+import itertools
+import math
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+
+from captcha_fastai.constraint import Constraint
+from captcha_fastai.core import CaptchaError, ModelError, Spec, Vocab
+from captcha_fastai.decode import Reader, _forward_log, best_path, char_probs, check_logp, exact, search, soften, text_logp
+
+
+def random_logp(rng, *shape, peak=2., never=0.):
+    "Log-probabilities of random logits, a share of them -inf (never all of a step)"
+    z = rng.normal(size=shape)*peak
+    z[..., 1:][rng.random((*shape[:-1], shape[-1]-1)) < never] = -np.inf
+    return z - np.logaddexp.reduce(z, -1, keepdims=True)
+
+
+def enumerate_texts(logp, ctc):
+    "Probability of every text, by all paths"
+    paths = np.array(list(itertools.product(range(logp.shape[1]), repeat=len(logp))))
+    ps, out = np.exp(logp[np.arange(len(logp)), paths].sum(1)), {}
+    for path, p in zip(paths.tolist(), ps):
+        ids = tuple(k for k, _ in itertools.groupby(path) if k) if ctc else tuple(k for k in path if k)
+        out[ids] = out.get(ids, 0.) + p
+    return out
+
+
+options = [{}, {'length': 1}, {'length': '1-2'}, {'length': (2, None)}, {'alphabet': 'ab'}, {'alphabet': 'a', 'length': '0-3'}, {'pattern': '[ab]c'},
+           {'pattern': 'a[abc]{1,3}'}, {'pattern': ['ab', 'a', 'abc'], 'length': '0-2'}, {'lexicon': ['ab', 'ba', 'c', 'cab', 'aa']}, {'lexicon': ['b'], 'length': '1-2'}]
+
+
+@pytest.mark.filterwarnings('ignore:lexicon')
+def test_brute_force_on_2000_small_cases():
+    "The best texts, their exact log-probabilities and their posteriors, free and under every kind of constraint, for both kinds of model"
+    rng, cases = np.random.default_rng(0), 0
+    while cases < 2000:
+        T, V, kw, kind = rng.integers(1, 6), rng.integers(2, 5), options[rng.integers(len(options))], ('ctc', 'heads')[rng.integers(2)]
+        try: c = Constraint(Vocab('abc'[:V-1]), **kw)
+        except CaptchaError: continue          # asks for letters that this alphabet does not have
+        logp = random_logp(rng, T, V, never=.1*rng.integers(3))
+        truth = {k: p for k, p in enumerate_texts(logp, kind == 'ctc').items() if c.accepts(k) and p > 0}
+        cases += 1
+        if not truth:
+            try: assert search(logp, kind, constraint=c) == []
+            except CaptchaError: pass          # no text fits into T steps at all
+            continue
+        found = search(logp, kind, beam=100, nbest=3, constraint=c)
+        best, whole = sorted(truth.values(), reverse=True)[:3], sum(truth.values())
+        assert np.allclose([math.exp(o.logp) for o in found], best, rtol=1e-9), (kw, kind, logp)
+        assert np.allclose([o.p for o in found], np.array(best)/whole, rtol=1e-6)
+        assert all(np.isclose(math.exp(o.logp), truth[tuple(o.ids)], rtol=1e-9) for o in found)
+        assert math.isclose(search(logp, kind, beam=100, constraint=c)[0].logp, found[0].logp, rel_tol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 12), st.integers(1, 6))
+def test_nbest_is_sorted_distinct_and_exact(seed, T, V, nbest):
+    logp = random_logp(np.random.default_rng(seed), 2, T, V)
+    for lp, found in zip(logp, search(logp, nbest=nbest)):
+        assert 1 <= len(found) <= nbest and sum(o.p for o in found) <= 1 + 1e-9
+        assert [o.logp for o in found] == sorted((o.logp for o in found), reverse=True)
+        assert len({tuple(o.ids) for o in found}) == len(found)
+        for o in found:
+            theirs = -F.ctc_loss(torch.tensor(lp)[:, None], torch.tensor([o.ids], dtype=torch.long).view(1, -1), [T], [len(o.ids)], reduction='sum').item()
+            assert math.isclose(o.logp, theirs, abs_tol=1e-6) and math.isclose(o.p, math.exp(o.logp), rel_tol=1e-9)
+        assert found[0].logp >= text_logp(lp[None], best_path(lp[None]))[0]
+        chars, = char_probs(lp[None], [found[0].ids])
+        assert len(chars) == len(found[0].ids) and all(0 <= p <= 1 for p in chars)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.integers(0, 10**6), st.integers(1, 10), st.integers(2, 10), st.sampled_from(options[:6]))
+def test_a_wider_beam_is_not_worse(seed, T, V, kw):
+    "No theorem for beams as such, but greedy first and exact scores make it hold; these examples are fixed"
+    lp = random_logp(np.random.default_rng(seed), T, V)
+    try: best = [search(lp, beam=k, constraint=Constraint(Vocab('abcdefghi'[:V-1]), **kw)) for k in (1, 3, 10, 50)]
+    except CaptchaError: return
+    best = [o[0].logp if o else -np.inf for o in best]
+    assert all(a <= b + 1e-9 for a, b in zip(best, best[1:]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(6, 14), st.integers(2, 4))
+def test_doubled_letters_at_the_brim(seed, T, n):
+    "Exactly n letters out of one letter need 2n-1 steps; the search must not run into dead ends"
+    c, lp = Constraint(Vocab('ab'), length=n, alphabet='a'), random_logp(np.random.default_rng(seed), T, 3)
+    if T < 2*n-1:
+        with pytest.raises(CaptchaError, match='fits into'): search(lp, constraint=c)
+    else:
+        (found,) = search(lp, beam=2, constraint=c)
+        assert found.ids == [1]*n and math.isclose(found.p, 1, rel_tol=1e-9)
+
+
+def test_input_at_the_edges():
+    blank = np.log(np.full((3, 4), [1-3e-9, 1e-9, 1e-9, 1e-9]))
+    assert search(blank)[0].ids == [] and search(blank)[0].p > .99
+    assert search(blank[:1])[0].ids == [] and len(search(blank[:1], nbest=9)) == 4
+    sure = np.full((5, 4), -np.inf); sure[[0, 1, 2, 3, 4], [1, 0, 1, 2, 2]] = 0.
+    assert [(o.ids, o.p) for o in search(sure, nbest=5)] == [([1, 1, 2], 1.)]
+    assert search(np.zeros((0, 5, 3))) == [] and char_probs(np.zeros((0, 5, 3)), []) == []
+    assert search(np.zeros((2, 3, 1))) == [[([], 0., 1.)]]*2, 'no symbol but the blank'
+    for bad, why in [(np.full((1, 2, 3), np.nan), 'NaN'), (np.zeros((1, 2, 3)), 'adds up to 3, not 1'), (np.ones((1, 2, 3)), 'above 0'),
+                     (np.zeros((2,)), 'shape'), (np.zeros((1, 0, 3)), 'shape'), (-np.ones((1, 2, 9)), 'log_softmax')]:
+        with pytest.raises(ModelError, match=why): search(bad)
+    with pytest.raises(CaptchaError, match='at least 1'): search(blank, beam=0)
+    with pytest.raises(ModelError, match='symbols'): search(blank, constraint=Constraint(Vocab('ab'), length=1))
+
+
+def test_impossible_readings_are_empty():
+    "A constraint that fits in principle but has probability 0 in one image"
+    lp = np.full((2, 3), -np.inf); lp[:, 1] = 0.
+    c = Constraint(Vocab('ab'), alphabet='b', length=1)
+    assert search(lp, constraint=c) == []
+    r = Reader(lambda x: lp[None].repeat(len(x), 0), Spec('ab', 2, height=4, width=4))(np.zeros((4, 4), np.uint8), alphabet='b', length=1)
+    assert (r.text, r.confidence, r.nbest) == ('', 0., ())
+
+
+@pytest.mark.parametrize('V', [8000, 40])
+def test_large_alphabets_and_long_lexicons(V):
+    rng, chars = np.random.default_rng(0), ''.join(map(chr, range(0x4e00, 0x4e00+V-1)))
+    lp = random_logp(rng, 20, 12, V, peak=4.)
+    assert all(math.isclose(o.logp, text_logp(lp[i:i+1], [o.ids])[0], abs_tol=1e-9) for i, f in enumerate(search(lp, nbest=2)) for o in f)
+    words = {''.join(rng.choice(list(chars), 4)) for _ in range(3000)}
+    c = Constraint(Vocab(chars), lexicon=sorted(words))
+    ids = [Vocab(chars).encode(w) for w in sorted(words)]
+    logps = text_logp(np.repeat(lp[:1], len(ids), 0), ids)
+    (best,) = search(lp[0], constraint=c)
+    assert best.ids == ids[logps.argmax()] and math.isclose(best.p, math.exp(logps.max() - np.logaddexp.reduce(logps)), rel_tol=1e-6)
+
+
+def test_numbers_of_any_size():
+    "Hot logits: texts of probability 1e-4000 keep their exact log-probability, under a constraint, too"
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(1, 40, 5))*600
+    lp = z - np.logaddexp.reduce(z, -1, keepdims=True)
+    ids = [[1, 2, 3, 4, 4]]
+    ours = text_logp(lp, ids)[0]
+    theirs = -F.ctc_loss(torch.tensor(lp[0])[:, None], torch.tensor(ids), [40], [5], reduction='sum').item()
+    assert math.isclose(ours, theirs, rel_tol=1e-9) and ours < -2000 and ours == _forward_log(lp[0], ids[0], True)
+    found = search(lp[0], nbest=3, constraint=Constraint(Vocab('abcd'), pattern='a[bc]{3}d'))
+    assert found and all(math.isfinite(o.logp) and 0 <= o.p <= 1 for o in found)
+
+
+def test_torch_single_precision_and_threads():
+    lp = random_logp(np.random.default_rng(0), 700, 9, 6)
+    want = [[(o.ids, o.p) for o in f] for f in search(lp, nbest=2, threads=1)]
+    for other in (search(lp, nbest=2, threads=3), search(torch.tensor(lp), nbest=2), search(torch.tensor(lp, requires_grad=True), nbest=2)):
+        assert [[(o.ids, o.p) for o in f] for f in other] == want
+    for kind in (torch.float32, torch.bfloat16):
+        assert check_logp(torch.tensor(lp[:2]).to(kind)).dtype == np.float32
+    assert [o.ids for o in search(lp[0].astype(np.float32), nbest=2)] == [ids for ids, _ in want[0]]
+
+
+def test_without_numba_the_same_texts():
+    code = '''
+import sys; sys.modules['numba'] = None
+import numpy as np
+from captcha_fastai.decode import search, char_probs
+from captcha_fastai.constraint import Constraint
+from captcha_fastai.core import Vocab
+lp = np.load(sys.argv[1])
+for c in (None, Constraint(Vocab('abcd'), length=2)):
+    found = search(lp, nbest=2, constraint=c)
+    print([[(o.ids, round(o.logp, 9)) for o in f] for f in found], [[round(p, 9) for p in ps] for ps in char_probs(lp, [f[0].ids for f in found], 'ctc', c)])
+'''
+    with tempfile.TemporaryDirectory() as d:
+        np.save(f'{d}/lp.npy', lp := random_logp(np.random.default_rng(0), 40, 7, 5))
+        out = subprocess.run([sys.executable, '-c', code, f'{d}/lp.npy'], capture_output=True, text=True, check=True).stdout.splitlines()
+    for line, c in zip(out, (None, Constraint(Vocab('abcd'), length=2))):
+        found = search(lp, nbest=2, constraint=c)
+        chars = char_probs(lp, [f[0].ids for f in found], 'ctc', c)
+        assert line == f'{[[(o.ids, round(o.logp, 9)) for o in f] for f in found]} {[[round(p, 9) for p in ps] for ps in chars]}'
+
+
+def test_temperature_keeps_probabilities():
+    lp = random_logp(np.random.default_rng(0), 3, 5, 4)
+    assert soften(lp, 1) is lp
+    assert np.allclose(np.exp(soften(lp, 3.)).sum(-1), 1) and np.allclose(soften(soften(lp, 4.), .25), lp)
+    assert np.isfinite(exact(lp, np.arange(3), np.ones((3, 1), int), np.ones(3, int), True)).all()
