@@ -3,6 +3,7 @@ import platform
 from pathlib import Path
 
 import torch
+from fastai.vision.all import Brightness, Contrast, Rotate
 
 
 def machine():
@@ -10,3 +11,8 @@ def machine():
     cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor()) if Path('/proc/cpuinfo').exists() else platform.processor()
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
     return f'{torch.get_num_threads()} threads of {cpu}{gpu}, torch {torch.__version__.split("+")[0]}'
+
+
+def published_tfms():
+    "The augmentation of the 2022 post"
+    return [Rotate(10, p=.75), Brightness(.5, p=.8), Contrast(.5, p=.8)]

@@ -5,9 +5,9 @@ import csv
 import time
 from pathlib import Path
 
-from common import machine
+from common import machine, published_tfms
 from fastai.torch_core import set_seed
-from fastai.vision.all import Adam, Brightness, Callback, CancelFitException, Contrast, Rotate
+from fastai.vision.all import Adam, Callback, CancelFitException
 from fastcore.script import call_parse
 
 from captcha_fastai.data import CaptchaDataLoaders, untar_captchas
@@ -31,8 +31,7 @@ class Until(Callback):
 
 def published(data):
     "The 2022 post: xresnet34 and a pooled head, batch 8, 60 epochs at 3e-3, float32"
-    tfms = [Rotate(10, p=.75), Brightness(.5, p=.8), Contrast(.5, p=.8)]
-    dls = CaptchaDataLoaders.from_folder(data, valid_pct=.2, seed=42, bs=8, channels=3, batch_tfms=tfms)
+    dls = CaptchaDataLoaders.from_folder(data, valid_pct=.2, seed=42, bs=8, channels=3, batch_tfms=published_tfms())
     return captcha_learner(dls, 'multi_head', bf16=False, opt_func=Adam), 60, 3e-3
 
 

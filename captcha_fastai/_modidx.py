@@ -168,6 +168,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'captcha_fastai.decode.exact': ('decode.html#exact', 'captcha_fastai/decode.py'),
                                        'captcha_fastai.decode.forwards': ('decode.html#forwards', 'captcha_fastai/decode.py'),
                                        'captcha_fastai.decode.kernel': ('decode.html#kernel', 'captcha_fastai/decode.py'),
+                                       'captcha_fastai.decode.least': ('decode.html#least', 'captcha_fastai/decode.py'),
                                        'captcha_fastai.decode.marginals': ('decode.html#marginals', 'captcha_fastai/decode.py'),
                                        'captcha_fastai.decode.node_of': ('decode.html#node_of', 'captcha_fastai/decode.py'),
                                        'captcha_fastai.decode.readings': ('decode.html#readings', 'captcha_fastai/decode.py'),
