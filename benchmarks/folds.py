@@ -60,6 +60,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          only: int = None,  # Only this fold, to try something out
          keep: str = None,  # Folder to keep each fold's log-probabilities in
          seed: int = 42):  # Of the folds and of the training
+    if keep: Path(keep).mkdir(parents=True, exist_ok=True)
     images, labels = labelled(data or untar_captchas())
     folds = np.array_split(np.random.default_rng(seed).permutation(len(images)), k)
     rows, times, held_out = [], [], []

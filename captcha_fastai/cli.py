@@ -105,14 +105,14 @@ def captcha_train(
               f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text")
         return None if is_cli() else report
 
-# %% ../nbs/13_cli.ipynb #8dccf097
-def rules(length, alphabet, pattern, lexicon, fold, alike)->dict:
-    "The options of `Constraint` that were given; `lexicon` is a file with a word in each line, `alike` is groups such as 0O,1lI"
-    if lexicon:
-        try: lexicon = Path(lexicon).read_text(encoding='utf-8').split()
+# %% ../nbs/13_cli.ipynb #c8222378
+def rules(lexicon=None, **options)->dict:
+    "The options that were given; `lexicon` is a file with a word in each line"
+    if lexicon is not None:
+        try: options['lexicon'] = [w.strip() for w in Path(lexicon).read_text(encoding='utf-8-sig').splitlines() if w.strip()]
+        except FileNotFoundError: raise CaptchaError(f"{lexicon}: no such file") from None
         except UnicodeDecodeError as e: raise CaptchaError(f"{lexicon}: not UTF-8 text ({e.reason} at byte {e.start})") from None
-    given = dict(length=length, alphabet=alphabet, pattern=pattern, lexicon=lexicon, fold=fold, alike=alike and alike.split(','))
-    return {k: v for k,v in given.items() if v}
+    return {k: v for k,v in options.items() if v is not None and v is not False}
 
 @call_parse
 def captcha_evaluate(
@@ -125,11 +125,13 @@ def captcha_evaluate(
     lexicon:str=None, # File of the only words there are, one in each line
     fold:bool=False, # Upper and lower case count as one
     alike:str=None, # Characters that count as one, such as 0O,1lI
+    min_confidence:float=None, # From which a reading is accepted, 0 to 1; the model's own threshold if not given
     json:bool=False, # Print JSON
 ):
     "Read labelled images with a model and say how often it is wrong"
     with command('captcha-evaluate') as say:
-        report = evaluate(load_reader(model), *labelled(data, label), **rules(length, alphabet, pattern, lexicon, fold, alike))
+        report = evaluate(load_reader(model), *labelled(data, label), min_confidence=min_confidence,
+                          **rules(lexicon, length=length, alphabet=alphabet, pattern=pattern, fold=fold, alike=alike))
         say(_json(report.to_dict()) if json else report)
         return None if is_cli() else report
 
@@ -171,8 +173,7 @@ def captcha_read(
     "Read images; one that cannot be opened is reported and the others are read"
     with command('captcha-read') as say:
         if not paths: raise CaptchaError("no images: give files or folders")
-        if min_confidence is not None and not 0 <= min_confidence <= 1: raise CaptchaError(f"min_confidence is {min_confidence}: give a share from 0 to 1")
-        options = rules(length, alphabet, pattern, lexicon, fold, alike)
+        options = rules(lexicon, length=length, alphabet=alphabet, pattern=pattern, fold=fold, alike=alike)
         readings = load_reader(model).read_many(expand(paths), nbest=nbest, min_confidence=min_confidence, **options)
         if csv: _write_csv(csv, readings_table(readings, nbest))
         if json: say(_json([vars(r) for r in readings]))

@@ -59,8 +59,8 @@ def check_spec(spec):
     if not isinstance(spec.arch_args, dict): raise ModelError(f"spec: arch_args is {spec.arch_args!r}: it must be a dict")
     for o in ('std', 'temperature'):
         if not (isinstance(x := getattr(spec, o), (int, float)) and 0 < x < 1e6): raise ModelError(f"spec: {o} is {x!r}: it must be a number above 0")
-    if not (isinstance(spec.threshold, (int, float)) and 0 <= spec.threshold <= 1):
-        raise ModelError(f"spec: threshold is {spec.threshold!r}: it must be a number from 0 to 1")
+    if not (isinstance(spec.threshold, (int, float)) and 0 <= spec.threshold <= 2):
+        raise ModelError(f"spec: threshold is {spec.threshold!r}: it must be a number from 0 to 1, or 2 to accept nothing")
     Vocab(spec.chars)
 
 # %% ../nbs/00_core.ipynb #652b7088
@@ -79,7 +79,7 @@ class Spec:
     arch_args:dict = field(default_factory=dict) # What else that architecture was built with
     decoder:str = 'ctc'      # `ctc` or `heads`: how log-probabilities become text
     temperature:float = 1.   # What log-probabilities are divided by, so that confidence means how often it is right
-    threshold:float = 0.     # Confidence from which a reading is accepted
+    threshold:float = 0.     # Confidence from which a reading is accepted; 2 accepts none
 
     def __post_init__(self): check_spec(self)
     @property

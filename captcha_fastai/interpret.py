@@ -90,16 +90,18 @@ def evaluate(
     images, # Paths, or anything else that holds an image
     labels, # The text of each
     bs:int=64, # Images at a time
-    **kwargs # What reading takes: `beam`, `length`, `pattern`, ...
+    **kwargs # What reading takes: `min_confidence`, `length`, `pattern`, ...
 )->Report:
     "Read labelled images and compare"
-    readings = reader.read_many(progress_bar(images, leave=False), bs=bs, **kwargs)
+    options = reader.options(**kwargs)
+    readings, at_least = reader.read_many(progress_bar(images, leave=False), bs=bs, **options), options['min_confidence']
     if errors := [r.error for r in readings if r.error]:
         warnings.warn(f"{len(errors)} of {len(readings)} images cannot be read and count as wrong, such as {errors[0]}")
     truths = [reader.spec.text(l) for l in labels]
     if alien := sorted({c for t in truths for c in reader.vocab.unknown(t)}):
         warnings.warn(f"labels have {''.join(alien)!r}, which the model cannot answer: such images count as wrong")
-    return Report(truths, readings, [image_name(o) for o in images], reader.spec.threshold)
+    if c := options['constraint']: truths, readings = [c.same(t) for t in truths], [replace(r, text=c.same(r.text)) for r in readings]
+    return Report(truths, readings, [image_name(o) for o in images], reader.spec.threshold if at_least is None else at_least)
 
 def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
     "The same for the validation set of `CaptchaDataLoaders`"
@@ -145,25 +147,27 @@ class Accepted:
     right:int       # How many of the accepted readings are right
     n:int           # How many are accepted ...
     of:int          # ... of how many
-    def __str__(self): return f'confidence {self.threshold:.4f} or more: {rate(self.right, self.n)} right, {rate(self.n, self.of)} accepted'
+    def __str__(self):
+        if self.threshold > 1: return 'no confidence is high enough'
+        return f'confidence of {self.threshold:.4f} or more: {rate(self.right, self.n)} right, {rate(self.n, self.of)} accepted'
 
 @patch
 def accepted(self:Report, threshold:float)->Accepted:
     "How many readings reach a confidence, and how many of them are right"
-    ok = [t == r for t,r,p in zip(self.truths, self.texts, self.confidences) if p >= threshold]
+    ok = [t == r for t,r,p in zip(self.truths, self.texts, self.confidences) if p >= threshold and p > 0]
     return Accepted(threshold, sum(ok), len(ok), self.n)
 
 @patch
 def accept_threshold(self:Report,
     precision:float=.995 # Share of the accepted readings that shall be right
 )->Accepted:
-    "The lowest confidence from which on readings are right as often as wanted; 1 if there is none"
+    "The lowest confidence from which on readings were right as often as wanted; 2, which none has, if they never were"
     if not 0 < precision <= 1: raise CaptchaError(f"precision is {precision}: give a share above 0, such as 0.995")
     p, right = np.array(self.confidences, float), np.array([t == r for t,r in zip(self.truths, self.texts)], bool)
     order = np.argsort(-p, kind='stable')
     good = right[order].cumsum() >= precision*np.arange(1, self.n+1)
     good[:-1] &= p[order][:-1] > p[order][1:]                  # equal confidences are accepted together
-    return self.accepted(float(p[order][np.flatnonzero(good)[-1]]) if good.any() else 1.)
+    return self.accepted(float(p[order][np.flatnonzero(good)[-1]]) if good.any() else 2.)
 
 # %% ../nbs/10_interpret.ipynb #9ff03f8f
 def fit_temperature(
@@ -181,10 +185,12 @@ def calibrate(
     images, # Labelled images that were not trained on
     labels, # The text of each
     precision:float=.995, # Share of the accepted readings that shall be right
-    bs:int=64 # Images at a time
+    bs:int=64, # Images at a time
+    **kwargs # What reading will take: `length`, `pattern`, ...
 )->tuple: # (`Spec` with temperature and threshold, `Report` of the images read with it)
     "Fit temperature and threshold to labelled images"
-    seen, truths = [], [reader.spec.text(l) for l in labels]
+    if len(images) != len(labels): raise LabelError(f"{len(images)} images but {len(labels)} labels: one each is needed")
+    seen, truths, options = [], [reader.spec.text(l) for l in labels], reader.options(**kwargs)
     def _listen(x): seen.append(np.asarray(reader.model(x))); return seen[-1]
     read = Reader(_listen, reader.spec).read_many(progress_bar(images, leave=False), bs)
     if errors := [r.error for r in read if r.error]: warnings.warn(f"{len(errors)} of {len(read)} images are left out of the calibration, such as {errors[0]}")
@@ -194,7 +200,7 @@ def calibrate(
     logp = np.concatenate(seen)
     ids = [reader.vocab.encode(truths[i]) for i in known]
     spec = replace(reader.spec, threshold=0., temperature=fit_temperature(logp[known], ids, reader.spec.decoder))
-    report = Report(truths, readings(logp, spec, names))
+    report = Report(truths, readings(logp, spec, names, **options))
     report.threshold = report.accept_threshold(precision).threshold
     return replace(spec, threshold=report.threshold), report
 

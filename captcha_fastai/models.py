@@ -108,7 +108,7 @@ def conv_body(channels, widths, stride):
     "Five 3x3 convolutions; height / 16, width / `stride` (2, 4 or 8), both rounded up"
     if stride not in (2, 4, 8): raise ModelError(f"stride is {stride!r}: it must be 2, 4 or 8")
     w2, w4, w8 = [2 if stride >= o else 1 for o in (2, 4, 8)]
-    steps = [((2, w2), None), (1, (2, w4)), (1, (2, w8)), (1, None), (1, (2, 1))]
+    steps = [((2, w2), None), (1, (2, w4)), (1, (2, w8)), (1, (2, 1)), (1, None)]
     return nn.Sequential(*[conv_block(i, o, *s) for i,o,s in zip([channels, *widths], widths, steps)])
 
 def pick_stride(width, max_len):

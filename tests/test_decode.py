@@ -111,7 +111,17 @@ def test_input_at_the_edges():
     for bad, why in [(np.full((1, 2, 3), np.nan), 'NaN'), (np.zeros((1, 2, 3)), 'adds up to 3, not 1'), (np.ones((1, 2, 3)), 'above 0'),
                      (np.zeros((2,)), 'shape'), (np.zeros((1, 0, 3)), 'shape'), (-np.ones((1, 2, 9)), 'log_softmax')]:
         with pytest.raises(ModelError, match=why): search(bad)
-    with pytest.raises(CaptchaError, match='at least 1'): search(blank, beam=0)
+    with pytest.raises(CaptchaError, match='beam is 0'): search(blank, beam=0)
+    with pytest.raises(CaptchaError, match='must be'): search(blank, 'CTC')
+    assert search(np.log([[[.6, .4], [.6, .4]]]).tolist()) == search(np.log([[[.6, .4], [.6, .4]]]))
+    assert search(np.log([[.6, .4], [.6, .4]]).tolist()) == search(np.log([[.6, .4], [.6, .4]]))
+    dead = blank.copy(); dead[1] = -np.inf
+    with pytest.raises(ModelError, match='nothing is possible'): search(dead)
+    for ids in ([7, 10**6], [-1], [0]):
+        with pytest.raises(ModelError, match='ids are from 1 to 3'): text_logp(blank[None], [ids])
+        with pytest.raises(ModelError, match='ids are from 1 to 3'): char_probs(blank[None], [ids])
+    for kw in (dict(length=10**12), dict(length=float('inf')), dict(pattern='a{1000000000000}'), dict(pattern=[1, 2]), dict(lexicon='ab.txt'), dict(length=-1)):
+        with pytest.raises(CaptchaError): Constraint(Vocab('ab'), **kw)
     with pytest.raises(ModelError, match='symbols'): search(blank, constraint=Constraint(Vocab('ab'), length=1))
 
 
@@ -147,7 +157,46 @@ def test_numbers_of_any_size():
     theirs = -F.ctc_loss(torch.tensor(lp[0])[:, None], torch.tensor(ids), [40], [5], reduction='sum').item()
     assert math.isclose(ours, theirs, rel_tol=1e-9) and ours < -2000 and ours == _forward_log(lp[0], ids[0], True)
     found = search(lp[0], nbest=3, constraint=Constraint(Vocab('abcd'), pattern='a[bc]{3}d'))
-    assert found and all(math.isfinite(o.logp) and 0 <= o.p <= 1 for o in found)
+    words = [''.join(w) for w in itertools.product('a', 'bc', 'bc', 'bc', 'd')]
+    exact_all = text_logp(np.repeat(lp, len(words), 0), [Vocab('abcd').encode(w) for w in words])
+    assert [o.logp for o in found] == pytest.approx(sorted(exact_all)[:-4:-1], rel=1e-9)
+
+
+@pytest.mark.parametrize('fast', [False, True])
+@pytest.mark.parametrize('T,ahead,length', [(20, 50, 16), (20, 130, 6), (40, 25, 20), (12, 300, 4)])
+def test_far_from_what_the_model_believes(T, ahead, length, fast):
+    "The blank is ahead by many nats at every step, and still so many characters must be read"
+    decode._items[0] = decode._items[1]*fast
+    z = np.random.default_rng(0).normal(size=(T, 4))
+    z[:, 0] += ahead
+    lp = z - np.logaddexp.reduce(z, -1, keepdims=True)
+    found = search(lp, beam=200, nbest=3, constraint=Constraint(Vocab('abc'), length=length))
+    assert len(found) == 3 and all(len(o.ids) == length for o in found) and 0 < found[-1].p <= found[0].p <= 1
+    rng, better = np.random.default_rng(1), 0
+    for _ in range(300):                       # change one character or two: next to nothing near is better
+        ids = list(found[0].ids)
+        for i in rng.integers(0, length, 2): ids[i] = int(rng.integers(1, 4))
+        better += text_logp(lp[None], [ids])[0] > found[0].logp + 1e-9
+    assert better <= 3, 'a beam is no proof, but this is not one that lost its way'
+    words = [''.join('abc'[k] for k in rng.integers(0, 3, min(length, 6))) for _ in range(20)]
+    best = max(words, key=lambda w: text_logp(lp[None], [Vocab('abc').encode(w)])[0])
+    assert Vocab('abc').decode(search(lp, constraint=Constraint(Vocab('abc'), lexicon=words))[0].ids) == best
+
+
+def test_posterior_of_what_is_all_but_impossible():
+    lp = np.log([[1., 0, 0, 0]]*2 + np.exp([[-1e9, -160., -161., -1e9]]*2))
+    found = search(lp, 'heads', nbest=4, constraint=Constraint(Vocab('abc'), length=2, alphabet='ab'))
+    assert [o.p for o in found] == pytest.approx([.5344, .1966, .1966, .0723], abs=1e-3)
+
+
+def test_groups_are_written_as_the_models_own_symbols():
+    v, lp = Vocab('0O8'), np.log([[.01, .29, .3, .4]])
+    c = Constraint(v, alike='0O', pattern='[A-Z8]')
+    best, other = search(lp, nbest=2, constraint=c)
+    assert (v.decode(best.ids), v.decode(other.ids)) == ('O', '8') and math.isclose(best.p, .59/.99)
+    assert char_probs(lp[None], [best.ids], constraint=c)[0] == pytest.approx((.59/.99,))
+    folded = Reader(lambda x: lp[None].repeat(len(x), 0), Spec('abc', 1, height=4, width=4, fold=True))
+    assert folded(np.zeros((4, 4), np.uint8), lexicon=['A', 'C']).text == folded(np.zeros((4, 4), np.uint8), pattern='[A-C]').text == 'c'
 
 
 def test_torch_single_precision_and_threads():
