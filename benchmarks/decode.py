@@ -126,17 +126,20 @@ def cpu(f):
 @call_parse
 def main(n: int = 400,  # Sequences of each kind
          cases: int = 2000,  # Cases to enumerate
-         rounds: int = 5):  # Interleaved rounds, of which the median counts
+         rounds: int = 5,  # Interleaved rounds, of which the median counts
+         logps: str = None):  # Folder that `folds.py --keep` wrote, to decode a real model's output as well
     decode._items[0] = decode._items[1]  # machine code from the first item
     rng = np.random.default_rng(0)
     table = correctness(cases, rng)
     print(f'{cases} cases that can be enumerated, beam 10: most probable text found, own log-probability exact')
     for row in table: print(*row, sep='\t')
     rows = []
-    for kind, T, V in [(trained_like, 13, 20), (trained_like, 25, 37), (trained_like, 50, 63), (flat, 25, 37)]:
+    inputs = [(f.__name__, f(n, T, V, rng)) for f, T, V in [(trained_like, 13, 20), (trained_like, 25, 37), (trained_like, 50, 63), (flat, 25, 37)]]
+    if logps: inputs.append(('crnn_small on its held-out images', np.concatenate([np.load(f)['logp'] for f in sorted(Path(logps).glob('*.npz'))]).astype(np.float32)))
+    for kind, lps in inputs:
+        T, V = lps.shape[1:]
         for beam in (10, 100):
-            lps = kind(n, T, V, rng)
-            few = lps[:max(4, n//20)] if beam == 100 or kind is flat else lps   # For the slow ones
+            few = lps[:max(4, n//20)] if beam == 100 or kind == 'flat' else lps   # For the slow ones
             ps, fs = np.exp(lps), {'ours': None, **peers(V, beam)}
             search(lps, beam=beam, threads=1)
             rates = {k: [] for k in fs}
@@ -150,8 +153,8 @@ def main(n: int = 400,  # Sequences of each kind
             sure = np.mean([np.exp(text_logp(lps, best_path(lps))) > .5])
             for k, v in rates.items():
                 ratio = np.median(np.array(rates['ours'])/np.array(v))
-                rows.append((kind.__name__, f'{T}x{V}', beam, k, round(np.median(v)), round(ratio, 2)))
-            print(f'{kind.__name__} {T}x{V}, beam {beam} (greedy proven best in {sure:.0%}): {ours:.0f}/s; times faster than ' +
+                rows.append((kind, f'{T}x{V}', beam, k, round(np.median(v)), round(ratio, 2)))
+            print(f'{kind} {T}x{V}, beam {beam} (greedy proven best in {sure:.0%}): {ours:.0f}/s; times faster than ' +
                   ', '.join(f'{k} {r:.3g}' for *_, k, _, r in rows[-len(fs)+1:]), flush=True)
     print(machine())
     results.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.data import CaptchaAugment, CaptchaDataLoaders, untar_captchas
 from captcha_fastai.export import save_model
 from captcha_fastai.interpret import evaluate_valid
 from captcha_fastai.learner import captcha_learner
@@ -28,12 +28,13 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          bs: int = 8,  # Batch size
          lr: float = 3e-3,  # Largest learning rate
          published: bool = False,  # Augment and optimise as the post did
+         light: bool = False,  # Turn and light only, about as the post did
          save: str = None):  # Folder for the models, if wanted
     for arch in archs.split():
         set_seed(42, reproducible=True)
-        as_published = (dict(batch_tfms=published_tfms()), dict(opt_func=Adam)) if published else ({}, {})
-        dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs, **as_published[0])
-        learn = captcha_learner(dls, arch, **as_published[1])
+        tfms = published_tfms() if published else CaptchaAugment(rotate=10, scale=0, shear=0, elastic=0, light=.25, contrast=.5) if light else None
+        dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs, batch_tfms=tfms)
+        learn = captcha_learner(dls, arch, **(dict(opt_func=Adam) if published else {}))
         t = time.time()
         with tempfile.TemporaryDirectory() as d, learn.no_bar():
             train_captcha(learn, epochs, lr, d)
