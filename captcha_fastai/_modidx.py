@@ -220,6 +220,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'captcha_fastai.interpret.Report.worst': ( 'interpret.html#report.worst',
                                                                                      'captcha_fastai/interpret.py'),
                                           'captcha_fastai.interpret._peaks': ('interpret.html#_peaks', 'captcha_fastai/interpret.py'),
+                                          'captcha_fastai.interpret._same': ('interpret.html#_same', 'captcha_fastai/interpret.py'),
                                           'captcha_fastai.interpret.calibrate': ('interpret.html#calibrate', 'captcha_fastai/interpret.py'),
                                           'captcha_fastai.interpret.evaluate': ('interpret.html#evaluate', 'captcha_fastai/interpret.py'),
                                           'captcha_fastai.interpret.evaluate_valid': ( 'interpret.html#evaluate_valid',

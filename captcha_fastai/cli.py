@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import fastprogress.fastprogress as progress
+from fastcore.meta import delegates
 from fastcore.script import call_parse, is_cli
 
 from .core import *
@@ -105,20 +106,8 @@ def captcha_train(
               f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text")
         return None if is_cli() else report
 
-# %% ../nbs/13_cli.ipynb #c8222378
-def rules(lexicon=None, **options)->dict:
-    "The options that were given; `lexicon` is a file with a word in each line"
-    if lexicon is not None:
-        try: options['lexicon'] = [w.strip() for w in Path(lexicon).read_text(encoding='utf-8-sig').splitlines() if w.strip()]
-        except FileNotFoundError: raise CaptchaError(f"{lexicon}: no such file") from None
-        except UnicodeDecodeError as e: raise CaptchaError(f"{lexicon}: not UTF-8 text ({e.reason} at byte {e.start})") from None
-    return {k: v for k,v in options.items() if v is not None and v is not False}
-
-@call_parse
-def captcha_evaluate(
-    model:str, # Model file
-    data:str, # Folder of labelled images, or a table of file names and labels
-    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression with one group
+# %% ../nbs/13_cli.ipynb #27e9c544
+def rules(
     length:str=None, # Characters in a text, if known: 4 or 4-6
     alphabet:str=None, # The only characters that can come, if known
     pattern:str=None, # A class for each place, such as [a-z]{2}\d{3}
@@ -126,12 +115,27 @@ def captcha_evaluate(
     fold:bool=False, # Upper and lower case count as one
     alike:str=None, # Characters that count as one, such as 0O,1lI
     min_confidence:float=None, # From which a reading is accepted, 0 to 1; the model's own threshold if not given
+)->dict:
+    "What was given of the options of reading, as a `Reader` takes them"
+    given = {k: v for k,v in locals().items() if v is not None and v is not False}
+    if lexicon is not None:
+        try: given['lexicon'] = [w.strip() for w in Path(lexicon).read_text(encoding='utf-8-sig').splitlines() if w.strip()]
+        except FileNotFoundError: raise CaptchaError(f"{lexicon}: no such file") from None
+        except UnicodeDecodeError as e: raise CaptchaError(f"{lexicon}: not UTF-8 text ({e.reason} at byte {e.start})") from None
+    return given
+
+@call_parse
+@delegates(rules)
+def captcha_evaluate(
+    model:str, # Model file
+    data:str, # Folder of labelled images, or a table of file names and labels
+    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression with one group
     json:bool=False, # Print JSON
+    **kwargs
 ):
     "Read labelled images with a model and say how often it is wrong"
     with command('captcha-evaluate') as say:
-        report = evaluate(load_reader(model), *labelled(data, label), min_confidence=min_confidence,
-                          **rules(lexicon, length=length, alphabet=alphabet, pattern=pattern, fold=fold, alike=alike))
+        report = evaluate(load_reader(model), *labelled(data, label), **rules(**kwargs))
         say(_json(report.to_dict()) if json else report)
         return None if is_cli() else report
 
@@ -154,27 +158,21 @@ def reading_line(r)->str:
     best = [o for t,p in r.nbest for o in (t, f'{p:.1%}')] or [r.text, f'{r.confidence:.1%}']
     return '\t'.join([r.name, *best[:2], *['unsure']*(not r.accepted), *best[2:]])
 
-# %% ../nbs/13_cli.ipynb #080494ee
+# %% ../nbs/13_cli.ipynb #a35f0c41
 @call_parse
+@delegates(rules)
 def captcha_read(
     model:str, # Model file
     *paths:str, # Images, or folders of images
     nbest:int=1, # Texts wanted for each image, with their probabilities
-    length:str=None, # Characters in a text, if known: 4 or 4-6
-    alphabet:str=None, # The only characters that can come, if known
-    pattern:str=None, # A class for each place, such as [a-z]{2}\d{3}
-    lexicon:str=None, # File of the only words there are, one in each line
-    fold:bool=False, # Upper and lower case count as one
-    alike:str=None, # Characters that count as one, such as 0O,1lI
-    min_confidence:float=None, # From which a reading is accepted, 0 to 1; the model's own threshold if not given
     csv:str=None, # Write a table to this file
     json:bool=False, # Print JSON, with a probability for each character
+    **kwargs
 ):
     "Read images; one that cannot be opened is reported and the others are read"
     with command('captcha-read') as say:
         if not paths: raise CaptchaError("no images: give files or folders")
-        options = rules(lexicon, length=length, alphabet=alphabet, pattern=pattern, fold=fold, alike=alike)
-        readings = load_reader(model).read_many(expand(paths), nbest=nbest, min_confidence=min_confidence, **options)
+        readings = load_reader(model).read_many(expand(paths), nbest=nbest, **rules(**kwargs))
         if csv: _write_csv(csv, readings_table(readings, nbest))
         if json: say(_json([vars(r) for r in readings]))
         elif not csv:

@@ -100,8 +100,10 @@ def evaluate(
     truths = [reader.spec.text(l) for l in labels]
     if alien := sorted({c for t in truths for c in reader.vocab.unknown(t)}):
         warnings.warn(f"labels have {''.join(alien)!r}, which the model cannot answer: such images count as wrong")
-    if c := options['constraint']: truths, readings = [c.same(t) for t in truths], [replace(r, text=c.same(r.text)) for r in readings]
-    return Report(truths, readings, [image_name(o) for o in images], reader.spec.threshold if at_least is None else at_least)
+    return Report(*_same(truths, readings, options['constraint']), [image_name(o) for o in images], reader.spec.threshold if at_least is None else at_least)
+
+def _same(truths, readings, c): # What the constraint counts as the same, written the same
+    return ([c.same(t) for t in truths], [replace(r, text=c.same(r.text)) for r in readings]) if c else (truths, readings)
 
 def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
     "The same for the validation set of `CaptchaDataLoaders`"
@@ -200,7 +202,7 @@ def calibrate(
     logp = np.concatenate(seen)
     ids = [reader.vocab.encode(truths[i]) for i in known]
     spec = replace(reader.spec, threshold=0., temperature=fit_temperature(logp[known], ids, reader.spec.decoder))
-    report = Report(truths, readings(logp, spec, names, **options))
+    report = Report(*_same(truths, readings(logp, spec, names, **options), options['constraint']))
     report.threshold = report.accept_threshold(precision).threshold
     return replace(spec, threshold=report.threshold), report
 
