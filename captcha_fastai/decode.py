@@ -29,9 +29,9 @@ def check_logp(
     logp = np.ascontiguousarray(logp)
     if logp.dtype != np.float32: logp = logp.astype(np.float64)
     if logp.ndim != 3 or not logp.shape[1] or not logp.shape[2]: raise ModelError(f"log-probabilities have the shape {logp.shape}: (B, T, V) is needed")
-    top = logp.max(-1)
-    if not (top <= 1e-3).all(): raise ModelError("log-probabilities hold NaN or values above 0")
-    if (top == -np.inf).any(): raise ModelError(f"item {np.argwhere(top == -np.inf)[0][0]}: a step at which nothing is possible")
+    if logp.size and not logp.max() <= 1e-3: raise ModelError("log-probabilities hold NaN or values above 0")
+    if logp.size and logp.min() == -np.inf and (dead := (logp.max(-1) == -np.inf).any(-1)).any():
+        raise ModelError(f"item {dead.argmax()}: a step at which nothing is possible")
     with np.errstate(under='ignore'): whole = np.exp(logp[:, 0].astype(np.float64)).sum(-1)
     if (off := np.abs(whole-1) > .01).any():
         raise ModelError(f"item {off.argmax()}: its first step adds up to {whole[off.argmax()]:.3g}, not 1: "
