@@ -1,6 +1,7 @@
 "Everything: `from captcha_fastai.all import *`"
 from .core import *
 from .constraint import *
+from .onnxfile import *
 from .synth import *
 from .decode import *
 from .models import *

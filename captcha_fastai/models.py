@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['archs', 'arch', 'make_model', 'out_shape', 'multi_head', 'pool_free', 'BiLSTM', 'columns', 'crnn', 'conv_block',
-           'conv_body', 'pick_stride', 'crnn_small', 'heads_small', 'model_reader']
+           'conv_body', 'pick_stride', 'crnn_small', 'crnn_tiny', 'heads_small', 'model_reader']
 
 # %% ../nbs/03_models.ipynb #33cc0ef9
 import torch
@@ -30,7 +30,8 @@ def make_model(spec:Spec)->nn.Module: # Has `.decoder` and `.steps`, the number 
     cls = archs[spec.arch]
     if cls.decoder != spec.decoder: raise ModelError(f"architecture {spec.arch!r} needs decoder {cls.decoder!r}, not {spec.decoder!r}")
     try: m = cls(len(spec.vocab), spec.max_len, spec.channels, spec.height, spec.width, **spec.arch_args)
-    except TypeError as e: raise ModelError(f"architecture {spec.arch!r}: {e}") from None
+    except CaptchaError: raise
+    except Exception as e: raise ModelError(f"architecture {spec.arch!r} cannot be built with {spec.arch_args}: {e}") from None
     m.steps = out_shape(m, spec)[1]
     return m
 
@@ -38,7 +39,7 @@ def make_model(spec:Spec)->nn.Module: # Has `.decoder` and `.steps`, the number 
 def out_shape(m, spec):
     "Shape of the output for one image, by trying"
     training = m.training
-    out = m.eval()(torch.zeros(1, spec.channels, spec.height, spec.width)).shape
+    out = m.eval()(torch.zeros(1, spec.channels, spec.height, spec.width, device=next(m.parameters()).device)).shape
     m.train(training)
     return out
 
@@ -76,7 +77,8 @@ class BiLSTM(nn.LSTM):
     "Bidirectional LSTM over `(B, T, n)` that returns `(B, T, 2*hidden)` and stays in float32 under autocast"
     def __init__(self, n_in, hidden): super().__init__(n_in, hidden, batch_first=True, bidirectional=True)
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False): return super().forward(x.float())[0]
+        kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else 'cpu'          # 'meta' has none
+        with torch.autocast(kind, enabled=False): return super().forward(x.float())[0]
 
 def columns(x):
     "A map `(B, C, H, W)` as `W` steps of `C*H` values, left to right"
@@ -112,20 +114,25 @@ def conv_body(channels, widths, stride):
     return nn.Sequential(*[conv_block(i, o, *s) for i,o,s in zip([channels, *widths], widths, steps)])
 
 def pick_stride(width, max_len):
-    "The coarsest columns of which there are still six per character"
-    return next((s for s in (8, 4) if -(-width//s) >= 6*max_len), 2)
+    "The coarsest columns of which there are still five per character"
+    return next((s for s in (8, 4) if -(-width//s) >= 5*max_len), 2)
 
 # %% ../nbs/03_models.ipynb #4feae621
 @arch('ctc')
 class crnn_small(nn.Module):
-    "Five convolutions, columns as steps, two BiLSTMs: about 1.7 M parameters"
-    def __init__(self, n_out, max_len, channels, height, width, widths=(32, 64, 128, 128, 256), hidden=160, stride=None, p=.1):
+    "Five convolutions, columns as steps, two BiLSTMs: about 1.6 M parameters"
+    def __init__(self, n_out, max_len, channels, height, width, widths=(16, 32, 64, 128, 256), hidden=160, stride=None, p=.1):
         super().__init__()
         self.body = conv_body(channels, widths, stride or pick_stride(width, max_len))
         self.neck = nn.Sequential(nn.Dropout(p), nn.Linear(widths[-1] * -(-height//16), hidden), nn.ReLU())
         self.rnn = nn.Sequential(BiLSTM(hidden, hidden), nn.Dropout(p), BiLSTM(2*hidden, hidden), nn.Dropout(p))
         self.head = nn.Linear(2*hidden, n_out)
     def forward(self, x): return self.head(self.rnn(self.neck(columns(self.body(x)))))
+
+@arch('ctc')
+class crnn_tiny(crnn_small):
+    "The same with a sixth of the parameters, for readers that must be small and fast"
+    def __init__(self, *args, widths=(8, 16, 32, 64, 96), hidden=64, **kwargs): super().__init__(*args, widths=widths, hidden=hidden, **kwargs)
 
 @arch('heads')
 class heads_small(nn.Module):

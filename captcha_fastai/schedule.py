@@ -14,8 +14,8 @@ from .core import *
 from .data import *
 from .learner import *
 
-# %% ../nbs/09_schedule.ipynb #18eb5de1
-def default_epochs(n:int, bs:int=16, steps:int=1250)->int: # At least 5, at most 150
+# %% ../nbs/09_schedule.ipynb #4e234993
+def default_epochs(n:int, bs:int=16, steps:int=1850)->int: # At least 5, at most 150
     "Epochs for `n` training images so that there are about `steps` steps"
     return int(min(150, max(5, round(steps*bs/max(n, 1)))))
 

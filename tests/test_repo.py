@@ -36,7 +36,7 @@ def test_modules_import_only_lower_numbers(name):
 def test_light_modules_need_no_framework():
     code = '''import sys
 for o in ('torch', 'fastai', 'fastcore', 'fastprogress', 'matplotlib', 'pandas', 'scipy', 'numba'): sys.modules[o] = None
-import captcha_fastai.core, captcha_fastai.constraint, captcha_fastai.decode'''
+import captcha_fastai.core, captcha_fastai.constraint, captcha_fastai.onnxfile, captcha_fastai.decode'''
     subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
 
 
