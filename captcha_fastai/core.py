@@ -146,7 +146,8 @@ _orientation = {'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'} # W
 
 def _from_array(x, name):
     if x.dtype != np.uint8: raise ImageError(f"{name}: an array of {x.dtype}: give uint8, 0 to 255")
-    if x.ndim not in (2, 3) or x.ndim == 3 and x.shape[-1] not in (1, 3, 4): raise ImageError(f"{name}: an array of shape {x.shape}: give (H, W) or (H, W, 1|3|4)")
+    if x.ndim not in (2, 3) or x.ndim == 3 and x.shape[-1] not in (1, 3, 4):
+        raise ImageError(f"{name}: an array of shape {x.shape}: give (H, W) or (H, W, 1|3|4)")
     return Image.fromarray(x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else np.ascontiguousarray(x))
 
 def open_image(

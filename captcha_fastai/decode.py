@@ -552,6 +552,7 @@ class Reading:
         self.__dict__['chars'] = chars = self.__dict__['_later']()
         return chars
 
+# %% ../nbs/02_decode.ipynb #aa4b67b4
 def soften(logp, temperature:float):
     "Log-probabilities divided by a temperature, and normalised again"
     if temperature == 1: return logp

@@ -28,7 +28,9 @@ from .models import make_model, model_reader
 def weights_digest(weights:dict, spec:str)->str:
     "SHA-256 over the `Spec` and all arrays with their names"
     h = hashlib.sha256(spec.encode('utf-8', 'surrogatepass'))
-    for k in sorted(weights): h.update(f'{k}{tuple(weights[k].shape)}{weights[k].dtype}'.encode() + weights[k].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for k,v in sorted(weights.items()):
+        h.update(f'{k}{tuple(v.shape)}{v.dtype}'.encode())
+        h.update(v.contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 def save_model(
@@ -95,6 +97,7 @@ def to_graph(model, spec): # onnx.ModelProto
                                           dynamic_shapes={'x': dims}, opset_version=opset, verbose=False)
     return out.model_proto
 
+# %% ../nbs/11_export.ipynb #e5888c18
 def folded(graph): # onnx.ModelProto
     "With constants worked out and batch norms in their convolutions, by onnxruntime"
     import onnx, onnxruntime as ort
@@ -149,8 +152,9 @@ def _texts(logp, spec): return [(f[0].ids, f[0].p) if f else ([], 0.) for f in s
 
 def check_float(have, want, spec):
     "Refuse an exported model that differs from torch"
-    if (off := np.abs(have-want).max()) > 1e-4: raise ModelError(f"the exported model differs from torch by {off:.2g} in log-probability: at most 0.0001 is right")
-    if bad := sum(a[0] != b[0] for a,b in zip(_texts(have, spec), _texts(want, spec))): raise ModelError(f"the exported model reads {bad} of {len(have)} check images otherwise than torch")
+    off, bad = np.abs(have-want).max(), sum(a[0] != b[0] for a,b in zip(_texts(have, spec), _texts(want, spec)))
+    if not off <= 1e-4: raise ModelError(f"the exported model differs from torch by {off:.2g} in log-probability: at most 0.0001 is right")
+    if bad: raise ModelError(f"the exported model reads {bad} of {len(have)} check images otherwise than torch")
 
 def check_int8(have, want, spec, labels, max_drop):
     "Refuse an 8-bit model that reads too much worse"
@@ -175,7 +179,8 @@ def export_onnx(
     import onnx
     model, spec = getattr(learn, 'model', learn), spec or getattr(learn, 'spec', None)
     if spec is None: raise CaptchaError("export_onnx: give the spec of the model, too")
-    if labels is not None and (images is None or len(labels) != len(images)): raise CaptchaError(f"export_onnx: {len(labels)} labels for {len(images or ())} images")
+    if labels is not None and (images is None or len(labels) != len(images)):
+        raise CaptchaError(f"export_onnx: {len(labels)} labels for {len(images or ())} images: give one for each")
     device, training = next(model.parameters()).device, model.training
     try:
         x = np.stack([prep(o, spec) for o in (check_images(spec) if images is None else images)])

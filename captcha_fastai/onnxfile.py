@@ -22,7 +22,8 @@ def file_meta(spec:Spec)->dict:
 
 def file_spec(meta:dict, path)->Spec:
     "The `Spec` in the metadata of the model file `path`"
-    if meta.get('format') != file_format or 'spec' not in meta: raise ModelError(f"{path}: holds no captcha_fastai model: write one with save_model or export_onnx")
+    if meta.get('format') != file_format or 'spec' not in meta:
+        raise ModelError(f"{path}: holds no captcha_fastai model: write one with save_model or export_onnx")
     if (v := meta.get('version')) != file_version:
         raise ModelError(f"{path}: version {v} of the format; this captcha_fastai reads version {file_version}")
     try: return Spec.from_json(meta['spec'])
@@ -112,7 +113,8 @@ def _check_shapes(session, spec, path):
     if len(ins) != 1 or len(outs) != 1: raise ModelError(f"{path}: {len(ins)} inputs and {len(outs)} outputs: a reader has one of each")
     for o,want in (ins[0], (None, spec.channels, spec.height, spec.width)), (outs[0], (None, None, len(spec.vocab))):
         fits = len(o.shape) == len(want) and all(w is None or not isinstance(x, int) or x == w for x,w in zip(o.shape, want))
-        if o.type != 'tensor(float)' or not fits: raise ModelError(f"{path}: {o.name!r} is a {o.type} of shape {o.shape}: its specification asks for float and {list(want)}")
+        if o.type != 'tensor(float)' or not fits:
+            raise ModelError(f"{path}: {o.name!r} is a {o.type} of shape {o.shape}: its specification asks for float and {list(want)}")
 
 def open_onnx(
     path, # A file that `export_onnx` wrote
