@@ -104,7 +104,8 @@ def captcha_train(
         say(f'\n{chosen} were chosen on the {len(held)} images that were kept to measure: the figures flatter the model a little')
         say(f'\n{report}\n\nmodel {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, checkpoint {run}/last.ckpt\n'
               f'read images with:  captcha-read {out} IMAGE...\n'
-              f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text")
+              f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text\n"
+              f"without torch:     captcha-export {out} --int8 --images {data} --label '{label}'")
         return None if is_cli() else report
 
 # %% ../nbs/13_cli.ipynb #27e9c544

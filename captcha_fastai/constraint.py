@@ -130,6 +130,7 @@ class Constraint:
         alike=(), # Groups of characters that count as one, such as `'0O,1lI'` or `['0O', '1lI']`; True: `look_alikes`
     ):
         self.vocab, self.fold, self.words = vocab, fold, None
+        self.possible = set()                                  # (steps, CTC?) in which some text is known to fit
         self.ok, self.may = position_table(vocab.chars, length, alphabet, pattern, fold)
         self.members = [[0], *same_groups(vocab.chars, fold, alike)]
         self.to = np.zeros(len(vocab), int)

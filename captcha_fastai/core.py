@@ -144,10 +144,9 @@ def _flatten(im, mode=None):
 
 _orientation = {'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'} # Where a camera may have said which side is up
 
-def _from_array(x, name):
-    if x.dtype != np.uint8: raise ImageError(f"{name}: an array of {x.dtype}: give uint8, 0 to 255")
-    if x.ndim not in (2, 3) or x.ndim == 3 and x.shape[-1] not in (1, 3, 4):
-        raise ImageError(f"{name}: an array of shape {x.shape}: give (H, W) or (H, W, 1|3|4)")
+def _from_array(x):
+    if x.dtype != np.uint8: raise ImageError(f"an array of {x.dtype}: give uint8, 0 to 255")
+    if x.ndim not in (2, 3) or x.ndim == 3 and x.shape[-1] not in (1, 3, 4): raise ImageError(f"an array of shape {x.shape}: give (H, W) or (H, W, 1|3|4)")
     return Image.fromarray(x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else np.ascontiguousarray(x))
 
 def open_image(
@@ -155,23 +154,25 @@ def open_image(
     mode:str=None # 'L' or 'RGB'; whichever is nearer if not given
 )->Image.Image: # Mode 'L' or 'RGB'
     "Open anything that holds one image"
-    name = image_name(src)
+    im = src
     try:
-        if isinstance(src, np.ndarray): src = _from_array(src, name)
-        elif encoded(src): src = encoded_bytes(src)
-        elif isinstance(src, zipfile.Path): src = src.read_bytes()
-        if isinstance(src, (bytes, bytearray, memoryview)): src = io.BytesIO(src)
-        im = src if isinstance(src, Image.Image) else Image.open(src, formats=image_formats)
-        if not im.width*im.height: raise ImageError(f"{name}: {im.width}x{im.height} pixels: there is nothing to read")
-        if im.width*im.height > max_pixels: raise ImageError(f"{name}: {im.width}x{im.height} pixels: at most {max_pixels} are read")
+        if isinstance(im, (bytes, bytearray, memoryview)): im = io.BytesIO(im)
+        elif isinstance(im, np.ndarray): im = _from_array(im)
+        elif encoded(im): im = io.BytesIO(encoded_bytes(im))
+        elif isinstance(im, zipfile.Path): im = io.BytesIO(im.read_bytes())
+        if not isinstance(im, Image.Image): im = Image.open(im, formats=image_formats)
+        if not 0 < im.width*im.height <= max_pixels: raise ImageError(f"{im.width}x{im.height} pixels: from 1 to {max_pixels} are read")
         im.load()
         if im.format == 'TIFF' or _orientation & im.info.keys(): im = ImageOps.exif_transpose(im)
         return _flatten(im, mode)
-    except CaptchaError: raise
-    except FileNotFoundError: raise ImageError(f"{name}: no such file") from None
-    except IsADirectoryError: raise ImageError(f"{name}: a folder, not an image") from None
-    except UnidentifiedImageError: raise ImageError(f"{name}: not an image of a known format ({', '.join(image_formats)})") from None
-    except Exception as e: raise ImageError(f"{name}: not a readable image ({e or type(e).__name__})") from None
+    except Exception as e: raise ImageError(f"{image_name(src)}: {_why(e)}") from None
+
+def _why(e):
+    if isinstance(e, ImageError): return str(e)
+    if isinstance(e, FileNotFoundError): return 'no such file'
+    if isinstance(e, IsADirectoryError): return 'a folder, not an image'
+    if isinstance(e, UnidentifiedImageError): return f"not an image of a known format ({', '.join(image_formats)})"
+    return f'not a readable image ({str(e) or type(e).__name__})'
 
 # %% ../nbs/00_core.ipynb #3d386bd8
 max_entry = 20_000_000 # Larger entries of an archive are refused, in bytes

@@ -370,11 +370,20 @@ def _group(logp, c):
 
 def check_possible(c:Constraint, T:int, ctc:bool):
     "Refuse a constraint that no text of `T` steps can fulfil"
+    if (T, ctc) in c.possible: return
     if c.words: possible = min(len(w) + (ctc and sum(a == b for a,b in zip(w, w[1:]))) for w in c.words) <= T
     else: possible = completions(np.zeros((1, T, len(c.members))), c, ctc)[1][0] > -np.inf
     if not possible: raise CaptchaError(f"no text that the constraint allows fits into the {T} steps of the model")
+    c.possible.add((T, ctc))
 
-# %% ../nbs/02_decode.ipynb #fb52db07
+# %% ../nbs/02_decode.ipynb #1e10ab96
+def _proven(lp, ctc):
+    "The best path's text of one item if it has more than half of the probability: all that most single images need, without arrays of one"
+    path = lp.argmax(-1).tolist()
+    ids = [k for k,before in zip(path, [0, *path]) if k and not (ctc and k == before)]
+    end, log = forward(lp, ids, ctc)
+    if end > 1e-200 and (logp := math.log(end) + log) > math.log(.5): return Found(ids, min(logp, 0.), math.exp(min(logp, 0.)))
+
 def _decode(logp, ctc, beam, nbest, c, threads=None):
     "`search` for log-probabilities that have been checked, in parts and threads"
     for k,v in dict(beam=beam, nbest=nbest, threads=threads or 1).items():
@@ -383,6 +392,7 @@ def _decode(logp, ctc, beam, nbest, c, threads=None):
     if c and c.grouped: logp = _group(logp, c)
     write = c.write if c and c.grouped else None
     if c and c.free: c = None
+    if len(logp) == nbest == 1 and not c and (best := _proven(logp[0], ctc)): return [[best._replace(ids=write(best.ids)) if write else best]]
     if c: check_possible(c, logp.shape[1], ctc)
     _items[0] += len(logp)
     room = 2**23 // (logp.shape[1]*logp.shape[2]*(min(len(c.ok), logp.shape[1])+2 if c else 1))      # numbers in memory at a time
