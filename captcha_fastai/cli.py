@@ -70,7 +70,7 @@ def captcha_generate(
 def captcha_train(
     data:str, # Folder of labelled images, or a table of file names and labels
     out:str='model.safetensors', # Model file to write
-    arch:str='crnn_small', # crnn_small, heads_small, crnn, multi_head or pool_free
+    arch:str='crnn_small', # crnn_small, crnn_tiny, heads_small, crnn, multi_head or pool_free
     epochs:int=None, # Epochs; by the number of images if not given
     lr:float=2e-3, # Largest learning rate
     bs:int=16, # Batch size
@@ -100,8 +100,7 @@ def captcha_train(
         held = dls.valid_captchas
         learn.spec, report = calibrate(load_reader(out), [o.image for o in held], [o.text for o in held])
         save_model(learn, out)
-        chosen = 'temperature and threshold' + ', and the epoch,'*best
-        say(f'\n{chosen} were chosen on the {len(held)} images that were kept to measure: the figures flatter the model a little')
+        say(f'\ntemperature and threshold{", and the epoch," if best else ""} were chosen on the {len(held)} images that were kept to measure: the figures flatter the model a little')
         say(f'\n{report}\n\nmodel {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, checkpoint {run}/last.ckpt\n'
               f'read images with:  captcha-read {out} IMAGE...\n'
               f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text\n"

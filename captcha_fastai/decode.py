@@ -384,6 +384,7 @@ def _proven(lp, ctc):
     end, log = forward(lp, ids, ctc)
     if end > 1e-200 and (logp := math.log(end) + log) > math.log(.5): return Found(ids, min(logp, 0.), math.exp(min(logp, 0.)))
 
+# %% ../nbs/02_decode.ipynb #fb52db07
 def _decode(logp, ctc, beam, nbest, c, threads=None):
     "`search` for log-probabilities that have been checked, in parts and threads"
     for k,v in dict(beam=beam, nbest=nbest, threads=threads or 1).items():
