@@ -92,19 +92,20 @@ def captcha_train(
         set_seed(seed, reproducible=True)
         dls = CaptchaDataLoaders.from_folder(data, label, valid_pct=valid_pct, seed=seed, bs=bs, chars=chars, fold=fold)
         learn = captcha_learner(dls, arch)
-        spec, n = learn.spec, (len(dls.train_ds), len(dls.valid_ds))
-        say(f'{n[0]} images to train on, {n[1]} to measure; {spec.height}x{spec.width}x{spec.channels}, '
+        spec = learn.spec
+        say(f'{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to measure; {spec.height}x{spec.width}x{spec.channels}, '
             f'up to {spec.max_len} of {len(spec.chars)} characters: {spec.chars}')
         train_captcha(learn, epochs, lr, run, resume, best, patience)
         save_model(learn, out)                # what comes now can fail or be interrupted
         held = dls.valid_captchas
         learn.spec, report = calibrate(load_reader(out), [o.image for o in held], [o.text for o in held])
         save_model(learn, out)
-        say(f'\ntemperature and threshold{", and the epoch," if best else ""} were chosen on the {len(held)} images that were kept to measure: the figures flatter the model a little')
-        say(f'\n{report}\n\nmodel {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, checkpoint {run}/last.ckpt\n'
-              f'read images with:  captcha-read {out} IMAGE...\n'
-              f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text\n"
-              f"without torch:     captcha-export {out} --int8 --images {data} --label '{label}'")
+        say(f'\ntemperature and threshold{", and the epoch," if best else ""} were chosen on the {len(held)} images that were kept to measure: '
+            f'the figures flatter the model a little\n\n{report}\n\n'
+            f'model {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, checkpoint {run}/last.ckpt\n'
+            f'read images with:  captcha-read {out} IMAGE...\n'
+            f"or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text\n"
+            f"without torch:     captcha-export {out} --int8 --images {data} --label '{label}'")
         return None if is_cli() else report
 
 # %% ../nbs/13_cli.ipynb #27e9c544
