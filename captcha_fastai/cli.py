@@ -17,6 +17,7 @@ from pathlib import Path
 import fastprogress.fastprogress as progress
 from fastcore.meta import delegates
 from fastcore.script import call_parse, is_cli
+from fastai.torch_core import set_seed
 
 from .core import *
 from .constraint import *
@@ -84,7 +85,6 @@ def captcha_train(
     resume:bool=False, # Go on after an interrupt; give the same arguments
 ):
     "Train a reader on labelled images and say how often it is wrong"
-    from fastai.torch_core import set_seed
     out, run = Path(out), Path(out).with_suffix('')
     with command('captcha-train') as say:
         if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
