@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['default_epochs', 'plain', 'training_state', 'set_training_state', 'Checkpoint', 'load_checkpoint', 'run_settings',
-           'train_captcha']
+           'train_captcha', 'check_same_task', 'fit_two_stage', 'start_from']
 
 # %% ../nbs/09_schedule.ipynb #a629fa15
 import hashlib, random
@@ -138,4 +138,55 @@ def train_captcha(
         if learn.opt is None: learn.create_opt()
     ckpt = Checkpoint(folder, best, patience, state, settings)
     learn.fit_one_cycle(epochs, lr, start_epoch=ckpt.start, cbs=[ckpt, *L(cbs)])
+    return learn
+
+# %% ../nbs/09_schedule.ipynb #b027e67c
+def check_same_task(learn, dls):
+    "Refuse data that the learner's model was not made for"
+    for o in ('chars', 'height', 'width', 'channels', 'fold'):
+        if (a := getattr(dls.spec, o)) != (b := getattr(learn.spec, o)):
+            raise CaptchaError(f"the synthetic captchas have {o} {a!r}, the learner has {b!r}: both must be the same")
+    if dls.spec.max_len > learn.spec.max_len: raise CaptchaError(f"the synthetic captchas have up to {dls.spec.max_len} characters, the learner {learn.spec.max_len}")
+
+def fit_two_stage(
+    learn, # From `captcha_learner`, with the real captchas
+    synthetic, # `CaptchaDataLoaders` of drawn ones: `from_synth(..., online=True)`
+    steps:tuple=(1500, 400), # About how many in each stage
+    lrs:tuple=(3e-3, 1e-3), # Largest learning rate of each
+    folder='models/run', # Checkpoint and log; those of the first stage in `pretrain` in it
+    resume:bool=False, # Go on where it was
+    **kwargs # `best`, `patience` of the second stage
+):
+    "Train on drawn captchas, then on real ones"
+    check_same_task(learn, synthetic)
+    folder, real = Path(folder), learn.dls
+    n = [default_epochs(len(d.train_ds), d.train.bs, s) for d,s in zip((synthetic, real), steps)]
+    if not (second := resume and (folder/'last.ckpt').exists()):
+        learn.dls = synthetic
+        try: train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume and (folder/'pretrain'/'last.ckpt').exists())
+        finally: learn.dls = real
+    learn.opt = None
+    if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
+    return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
+
+# %% ../nbs/09_schedule.ipynb #9eb7048c
+def start_from(
+    learn, # From `captcha_learner`, of the same architecture and image size
+    model, # From `load_model`, as is its
+    spec
+):
+    "Give `learn` what another model has learned"
+    if (spec.arch, spec.height, spec.width, spec.channels) != (own := (learn.spec.arch, learn.spec.height, learn.spec.width, learn.spec.channels)):
+        raise ModelError(f"the model to start from is {spec.arch} for {spec.height}x{spec.width}x{spec.channels}, the learner {own[0]} for {'x'.join(map(str, own[1:]))}")
+    last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
+    old, new, ids = model.state_dict(), learn.model.state_dict(), spec.vocab.stoi
+    pairs = [(i, ids[c]) for i,c in enumerate(learn.spec.vocab.itos) if c in ids]
+    for k,v in new.items():
+        if k.rpartition('.')[0] == last:
+            a, b = old[k].unflatten(0, (-1, len(spec.vocab))), v.view(-1, len(learn.spec.vocab), *v.shape[1:])
+            n = min(len(a), len(b))
+            for i,j in pairs: b[:n, i] = a[:n, j]
+        elif old[k].shape == v.shape: v.copy_(old[k])
+        else: raise ModelError(f"{k} is {tuple(old[k].shape)} in the model to start from and {tuple(v.shape)} in the learner: give the same arch_args")
+    if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
     return learn
