@@ -152,6 +152,7 @@ def fit_two_stage(
     learn, # From `captcha_learner`, with the real captchas
     synthetic, # `CaptchaDataLoaders` of drawn ones: `from_synth(..., online=True)`
     steps:tuple=(1500, 400), # About how many in each stage
+    epochs:int=None, # Of the second stage, instead of its steps
     lrs:tuple=(3e-3, 1e-3), # Largest learning rate of each
     folder='models/run', # Checkpoint and log; those of the first stage in `pretrain` in it
     resume:bool=False, # Go on where it was
@@ -161,6 +162,7 @@ def fit_two_stage(
     check_same_task(learn, synthetic)
     folder, real = Path(folder), learn.dls
     n = [default_epochs(len(d.train_ds), d.train.bs, s) for d,s in zip((synthetic, real), steps)]
+    n[1] = epochs or n[1]
     if not (second := resume and (folder/'last.ckpt').exists()):
         learn.dls = synthetic
         try: train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume and (folder/'pretrain'/'last.ckpt').exists())
@@ -179,6 +181,8 @@ def start_from(
     if (spec.arch, spec.height, spec.width, spec.channels) != (own := (learn.spec.arch, learn.spec.height, learn.spec.width, learn.spec.channels)):
         raise ModelError(f"the model to start from is {spec.arch} for {spec.height}x{spec.width}x{spec.channels}, the learner {own[0]} for {'x'.join(map(str, own[1:]))}")
     last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
+    if spec.decoder == 'ctc' and model.steps != learn.model.steps:
+        raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...) so that they agree")
     old, new, ids = model.state_dict(), learn.model.state_dict(), spec.vocab.stoi
     pairs = [(i, ids[c]) for i,c in enumerate(learn.spec.vocab.itos) if c in ids]
     for k,v in new.items():

@@ -1,0 +1,69 @@
+"""No label, and 50, 100, 200 of them: train on drawn captchas, read all real ones; then go on with a few real ones, read the rest. Three random subsets of each size.
+
+    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2"""
+import csv
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from common import machine
+from fastai.torch_core import set_seed
+from fastcore.script import call_parse
+
+from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
+from captcha_fastai.interpret import evaluate
+from captcha_fastai.learner import captcha_learner
+from captcha_fastai.metrics import rate
+from captcha_fastai.models import model_reader
+from captcha_fastai.schedule import default_epochs, start_from, train_captcha
+
+results = Path(__file__).resolve().parent/'results'
+
+
+def train(learn, *args):
+    "Seconds that it took"
+    t = time.time()
+    with tempfile.TemporaryDirectory() as d, learn.no_bar(), learn.no_logging(): train_captcha(learn, *args, folder=d)
+    return time.time()-t
+
+
+def read(learn, images, labels): return evaluate(model_reader(learn.model, learn.spec), images, labels)
+
+
+@call_parse
+def main(data: str = None,  # Folder of the images; `untar_captchas()` if not given
+         style: str = 'gradient',  # Of the drawn captchas; none: start from scratch
+         sizes: str = '50 100 200',  # How many labels
+         subsets: int = 3,  # Random subsets of each size
+         steps: int = 1500,  # Of the training on drawn captchas, 32 at a time
+         seed: int = 42):
+    images, labels = labelled(data or untar_captchas())
+    chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
+    if style != 'none':
+        set_seed(seed)
+        drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), style, n=1600, n_valid=160, online=True, synth_size=(50, 200), channels=1, bs=32, seed=seed)
+        base = captcha_learner(drawn)
+        took = train(base, default_epochs(1600, 32, steps), 3e-3)
+        report = read(base, images, labels)
+        rows.append((style, 0, '', report.right, report.n, round(took)))
+        print(f'no label, {took:.0f} s\n{report}', flush=True)
+        base = SimpleNamespace(model=base.model.cpu(), spec=base.spec)
+    for n in map(int, sizes.split()):
+        for s in range(subsets):
+            order = np.random.default_rng(s).permutation(len(images))
+            mine, rest = order[:n], order[n:]
+            set_seed(s)
+            ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
+            dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
+            learn = captcha_learner(dls)
+            if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 400), 1e-3)
+            else: took = train(learn)
+            report = read(learn, [images[i] for i in rest], [labels[i] for i in rest])
+            rows.append((style, n, s, report.right, report.n, round(took)))
+            print(*rows[-1], flush=True)
+    for n in sorted({r[1] for r in rows}): print(n, 'labels:', rate(sum(r[3] for r in rows if r[1] == n), sum(r[4] for r in rows if r[1] == n)))
+    print(machine())
+    results.mkdir(exist_ok=True)
+    with (results/f'few_labels_{style}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])
