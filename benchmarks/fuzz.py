@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -88,7 +87,10 @@ def model_cases(kind, b, n, seed):
         else: yield in_header(b, rng) if rng.random() < .5 else mutated(b, rng)
 
 
-def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3
+def memory():
+    "The most memory this process has had, in MB"
+    import resource                                                   # not on Windows
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e6 if sys.platform == 'darwin' else 1e3)
 
 
 def judge(f, whole, cases, at):

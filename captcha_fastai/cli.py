@@ -40,7 +40,7 @@ def command(name:str):
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.showwarning = lambda msg, *_, **__: print(f'{name}: warning: {msg}', file=sys.stderr)
             yield partial(print, file=out)
-    except (CaptchaError, OSError) as e: print(f'{name}: {e}', file=sys.stderr); raise SystemExit(2)
+    except (CaptchaError, OSError, ImportError) as e: print(f'{name}: {e}', file=sys.stderr); raise SystemExit(2)
     except KeyboardInterrupt: print(f'{name}: interrupted', file=sys.stderr); raise SystemExit(130)
 
 def _above_0(**values):
@@ -240,6 +240,7 @@ def captcha_export(
         if out.suffix != '.onnx': raise CaptchaError(f"--out is {out}: give a name that ends in .onnx")
         _above_0(n=n)
         net, spec = load_model(model)
+        if label and images and images.lower().endswith('.zip'): raise CaptchaError(f"{images}: labels are read from a folder: unpack it, or leave --label out")
         paths, labels = labelled(images, label or 'stem') if images and (label or Path(images).is_file() and not images.lower().endswith('.zip')) else \
                         (expand([images]), None) if images else (None, None)
         step = -(-len(paths)//n) if paths else 1

@@ -590,7 +590,7 @@ def readings(
     for name,fs,chars in zip(names, found, sure):
         best = tuple((vocab.decode(o.ids), o.p) for o in fs)
         text, p = best[0] if best else ('', 0.)
-        out.append(Reading(text, p, chars, name, accepted=bool(best) and p >= at_least, nbest=best))
+        out.append(Reading(text, p, chars, name, accepted=bool(best and p >= at_least), nbest=best))
     return out
 
 # %% ../nbs/02_decode.ipynb #7a37d9ec

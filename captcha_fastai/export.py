@@ -22,7 +22,7 @@ from .core import *
 from .onnxfile import *
 from .synth import simple
 from .decode import Reader, search
-from .models import make_model, model_reader
+from .models import build_model, count_steps, model_reader
 
 # %% ../nbs/11_export.ipynb #cfe9d987
 def weights_digest(weights:dict, spec:str)->str:
@@ -55,14 +55,15 @@ def load_model(path)->tuple: # (model in evaluation mode, Spec)
     spec = file_spec(meta, path)
     if meta.get('sha256', '') not in ('', weights_digest(weights, meta['spec'])): raise ModelError(f"{path}: damaged: it has changed since save_model wrote it")
     try:
-        with torch.device('meta'): model = make_model(_offline(spec))
+        with torch.device('meta'): model = build_model(_offline(spec))
     except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
     for k,v in model.state_dict().items():
         if k in weights and weights[k].dtype != v.dtype: raise ModelError(f"{path}: its array {k!r} is {weights[k].dtype}, not {v.dtype}")
     try: model.load_state_dict(weights, assign=True)
     except RuntimeError as e:
         raise ModelError(f"{path}: its arrays do not fit its architecture {spec.arch!r} ({str(e).splitlines()[1].strip()})") from None
-    return model.eval(), spec
+    try: return count_steps(model.eval(), spec), spec
+    except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
 
 def _offline(spec):
     "`spec` without pretrained weights: they are about to be overwritten"
@@ -159,9 +160,12 @@ def check_float(have, want, spec):
 def check_int8(have, want, spec, labels, max_drop):
     "Refuse an 8-bit model that reads too much worse"
     have, want = _texts(have, spec), _texts(want, spec)
-    if labels: pairs = [(spec.vocab.decode(a) == spec.text(t), spec.vocab.decode(b) == spec.text(t)) for (a,_),(b,_),t in zip(have, want, labels)]
+    if labels is not None: pairs = [(spec.vocab.decode(a) == spec.text(t), spec.vocab.decode(b) == spec.text(t)) for (a,_),(b,_),t in zip(have, want, labels)]
     else:      pairs = [(a == b, True) for (a,_),(b,p) in zip(have, want) if p > .5]
+    if len(want) < 20: raise ModelError(f"{len(want)} images are too few to check 8 bits with: give at least 20")
     if len(pairs) < 20: raise ModelError(f"the model is sure of only {len(pairs)} of {len(want)} check images: give images of the kind that it reads")
+    right = sum(b for _,b in pairs)
+    if right < len(pairs)/2: raise ModelError(f"the model reads only {right} of {len(pairs)} images as they are labelled: are these their labels?")
     drop = sum(b-a for a,b in pairs)/len(pairs)
     if drop > max_drop: raise ModelError(f"in 8 bits accuracy falls by {drop:.1%} on {len(pairs)} images: at most {max_drop:.1%} is allowed")
 
@@ -176,11 +180,13 @@ def export_onnx(
     spec:Spec=None # If a model was given
 )->str:
     "Write a model for onnxruntime, once it has been seen to read as it should"
-    import onnx
+    try: import onnx, onnxruntime, onnxscript
+    except ImportError as e: raise ImportError(f"{e}: exporting needs more packages: pip install 'captcha_fastai[onnx]'") from None
     model, spec = getattr(learn, 'model', learn), spec or getattr(learn, 'spec', None)
     if spec is None: raise CaptchaError("export_onnx: give the spec of the model, too")
-    if labels is not None and (images is None or len(labels) != len(images)):
-        raise CaptchaError(f"export_onnx: {len(labels)} labels for {len(images or ())} images: give one for each")
+    n = 0 if images is None else len(images)
+    if images is not None and not n: raise CaptchaError("export_onnx: images is empty: give some, or leave it out")
+    if labels is not None and len(labels) != n: raise CaptchaError(f"export_onnx: {len(labels)} labels for {n} images: give one for each")
     device, training = next(model.parameters()).device, model.training
     try:
         x = np.stack([prep(o, spec) for o in (check_images(spec) if images is None else images)])

@@ -34,11 +34,11 @@ def file_bytes(path)->bytes:
     try:
         with open(path, 'rb') as f: data = f.read(max_model+1)
     except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
-    except OSError as e: raise ModelError(f"{path}: cannot be read ({e.strerror})") from None
+    except (OSError, ValueError) as e: raise ModelError(f"{path}: cannot be read ({e})") from None
     if len(data) > max_model: raise ModelError(f"{path}: more than {max_model} bytes: no captcha model is that large")
     return data
 
-max_model = 2**29 # Larger model files are refused, in bytes
+max_model = 2**28 # Larger model files are refused, in bytes
 
 # %% ../nbs/01_onnxfile.ipynb #d45cb833
 _digest_key = b'captcha_fastai.sha256'
@@ -62,49 +62,61 @@ def _varint(b, at):
         x, shift, at = x | (b[at] & 127) << shift, shift+7, at+1
         if b[at-1] < 128: return x, at
 
-def proto_fields(b)->list: # (number of the field, its value: a number, or bytes)
-    "The fields of one message in the encoding of protocol buffers"
-    at, out = 0, []
+def proto_fields(b): # (number of the field, its value: a number, or bytes)
+    "The fields of one message in the encoding of protocol buffers, one after the other"
+    if isinstance(b, int): raise ValueError('a number where a message should be')
+    at = n_fields = 0
     while at < len(b):
         key, at = _varint(b, at)
-        kind = key & 7
+        kind, n_fields = key & 7, n_fields+1
+        if key >> 32 or n_fields > 100_000: raise ValueError('a field number that is too large, or too many fields')
         if kind == 0: value, at = _varint(b, at)
         elif kind in (1, 2, 5):
             n, at = _varint(b, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
             value, at = b[at:at+n], at+n
             if at > len(b): raise ValueError('a field longer than what it is in')
         else: raise ValueError(f'a field of the unknown kind {kind}')
-        out.append((key >> 3, value))
-    return out
+        yield key >> 3, value
 
-# %% ../nbs/01_onnxfile.ipynb #a17d614a
-onnx_ops = set('''Add AveragePool BatchNormalization Clip Concat Conv DequantizeLinear Div Dropout DynamicQuantizeLSTM Flatten Gather Gemm
-    GlobalAveragePool GlobalMaxPool Identity LSTM LogSoftmax MatMul MaxPool Mul QuantizeLinear ReduceMax ReduceMean Relu Reshape Shape Sigmoid Slice Squeeze
-    Sub Tanh Transpose Unsqueeze'''.split()) # What a model may consist of
+# %% ../nbs/01_onnxfile.ipynb #c2aa9326
+onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinear DynamicQuantizeLSTM Flatten Gemm LSTM LogSoftmax MatMul MaxPool
+    QuantizeLinear ReduceMax ReduceMean Relu Reshape Transpose Unsqueeze'''.split()) # What a model may consist of
 
 def _tensor(b):
-    if any(k in (13, 14) and v for k,v in proto_fields(b)): raise ValueError('weights that lie in another file')
+    if any(k in (13, 14) and (not isinstance(v, int) or v) for k,v in proto_fields(b)): raise ValueError('weights that lie in another file')
+
+def _numbers(v):
+    if isinstance(v, int): return [v]
+    at, out = 0, []
+    while at < len(v): x, at = _varint(v, at); out.append(x)
+    return out
 
 def _node(b):
-    ops = [bytes(v).decode() for k,v in proto_fields(b) if k == 4]
+    ops = [bytes(v).decode() if not isinstance(v, int) else str(v) for k,v in proto_fields(b) if k == 4]
     if len(ops) != 1 or ops[0] not in onnx_ops: raise ValueError(f"the operation {', '.join(ops)!r}, which no model of ours needs")
     for k,v in proto_fields(b):
         if k == 5:
             for j,x in proto_fields(v):
-                if j in (6, 11, 22, 23): raise ValueError('a graph within its graph')
-                if j in (5, 10): _tensor(x)
+                if j not in (1, 2, 3, 4, 5, 7, 8, 9, 13, 20): raise ValueError('a graph within its graph, or another attribute that no model of ours has')
+                if j == 5: _tensor(x)
+                if j == 8 and any(64 < o < 2**63 for o in _numbers(x)): raise ValueError('a kernel or padding that is too large')
 
-def check_graph(data:bytes, path):
+def check_graph(data:bytes, path)->dict: # Its metadata
     "Refuse an ONNX file that has more in it than a captcha model needs"
+    meta = {}
     try:
         for k,v in proto_fields(memoryview(data)):
             if k not in (1, 2, 3, 4, 5, 6, 7, 8, 14): raise ValueError(f'the part {k}, which no model of ours has')
+            if k == 14:
+                entry = dict(proto_fields(v))
+                meta[bytes(entry[1]).decode()] = bytes(entry.get(2, b'')).decode()
             if k != 7: continue
             for j,x in proto_fields(v):
                 if j == 1: _node(x)
                 elif j == 5: _tensor(x)
                 elif j == 15: raise ValueError('sparse weights')
-    except (ValueError, TypeError) as e: raise ModelError(f"{path}: not an ONNX file that is safe to open: it has {e}") from None
+    except (ValueError, TypeError, KeyError) as e: raise ModelError(f"{path}: not an ONNX file that is safe to open: it has {e}") from None
+    return meta
 
 # %% ../nbs/01_onnxfile.ipynb #2e321409
 def _check_shapes(session, spec, path):
@@ -125,15 +137,18 @@ def open_onnx(
     except ImportError: raise ImportError("ONNX models are read with onnxruntime: pip install onnxruntime") from None
     data = file_bytes(path)
     check_seal(data, path)
-    check_graph(data, path)
+    spec = file_spec(check_graph(data, path), path)
     options = ort.SessionOptions()
+    options.add_session_config_entry('session.load_model_format', 'ONNX')     # onnxruntime would guess, and has a format of its own
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
     try: session = ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise ModelError(f"{path}: onnxruntime cannot open it ({e})") from None
-    spec = file_spec(session.get_modelmeta().custom_metadata_map, path)
     _check_shapes(session, spec, path)
     name = session.get_inputs()[0].name
     def _logp(x):
-        try: return session.run(None, {name: x})[0]
+        try: y = session.run(None, {name: x})[0]
         except Exception as e: raise ModelError(f"{path}: onnxruntime cannot run it ({e})") from None
+        if y.ndim != 3 or len(y) != len(x) or y.shape[2] != len(spec.vocab) or not 0 < y.shape[1] <= max(spec.max_len, x.shape[3]):
+            raise ModelError(f"{path}: answers {len(x)} images with an array of shape {y.shape}: ({len(x)}, T, {len(spec.vocab)}) is right")
+        return y
     return _logp, spec

@@ -146,7 +146,7 @@ def check_same_task(learn, dls):
     for o in ('chars', 'height', 'width', 'channels', 'fold'):
         if (a := getattr(dls.spec, o)) != (b := getattr(learn.spec, o)):
             raise CaptchaError(f"the synthetic captchas have {o} {a!r}, the learner has {b!r}: both must be the same")
-    if dls.spec.max_len > learn.spec.max_len: raise CaptchaError(f"the synthetic captchas have up to {dls.spec.max_len} characters, the learner {learn.spec.max_len}")
+    if (a := dls.spec.max_len) > learn.spec.max_len: raise CaptchaError(f"the synthetic captchas have up to {a} characters, the learner {learn.spec.max_len}")
 
 def fit_two_stage(
     learn, # From `captcha_learner`, with the real captchas
@@ -178,8 +178,8 @@ def start_from(
     spec
 ):
     "Give `learn` what another model has learned"
-    if (spec.arch, spec.height, spec.width, spec.channels) != (own := (learn.spec.arch, learn.spec.height, learn.spec.width, learn.spec.channels)):
-        raise ModelError(f"the model to start from is {spec.arch} for {spec.height}x{spec.width}x{spec.channels}, the learner {own[0]} for {'x'.join(map(str, own[1:]))}")
+    theirs, own = (f'{s.arch} for {s.height}x{s.width}x{s.channels}' for s in (spec, learn.spec))
+    if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
     last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
     if spec.decoder == 'ctc' and model.steps != learn.model.steps:
         raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...) so that they agree")
