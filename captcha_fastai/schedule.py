@@ -182,7 +182,7 @@ def start_from(
     if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
     last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
     if spec.decoder == 'ctc' and model.steps != learn.model.steps:
-        raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...) so that they agree")
+        raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...)")
     old, new, ids = model.state_dict(), learn.model.state_dict(), spec.vocab.stoi
     pairs = [(i, ids[c]) for i,c in enumerate(learn.spec.vocab.itos) if c in ids]
     for k,v in new.items():
