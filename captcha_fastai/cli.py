@@ -88,9 +88,10 @@ def drawn_for(learn, pretrain:str):
     "Endless drawn captchas for a learner, as `synth` or `synth:STYLE` says"
     kind, _, style = pretrain.partition(':')
     if kind != 'synth': raise CaptchaError(f"--pretrain is {pretrain!r}: give synth or synth:STYLE, with a style of {', '.join(styles)}")
-    s, lengths = learn.spec, [len(t) for t in (learn.dls.vocab.decode([o for o in ids.tolist() if o]) for ids in learn.dls.train_ds.tls[-1])]
+    s, lengths = learn.spec, [len(learn.spec.text(o.text)) for o in learn.dls.train_ds.items]
     return CaptchaDataLoaders.from_synth(s.chars, (min(lengths), max(lengths)), style or 'simple', n=1600, n_valid=160, online=True,
                                          synth_size=(s.height, s.width), channels=s.channels, fold=s.fold, bs=32)
+
 def trained_message(report, out, run, data, label, n, best):
     "What `captcha-train` says at its end: how good, where it lies, how to go on"
     return f"""

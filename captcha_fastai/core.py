@@ -7,8 +7,8 @@ __all__ = ['max_entry', 'max_pixels', 'image_formats', 'image_exts', 'CaptchaErr
            'ArchiveError', 'nfc', 'Vocab', 'check_spec', 'Spec', 'encoded', 'image_name', 'encoded_bytes', 'open_image',
            'zip_images', 'to_array', 'scale', 'prep', 'atomic_path']
 
-# %% ../nbs/00_core.ipynb #6606d177
-import base64, io, json, math, os, re, tempfile, unicodedata, urllib.parse, zipfile
+# %% ../nbs/00_core.ipynb #370c6955
+import base64, io, json, os, re, tempfile, unicodedata, urllib.parse, zipfile
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -128,7 +128,7 @@ def image_name(src)->str:
 
 def encoded_bytes(text:str)->bytes:
     "What a data URL or base64 text holds"
-    head, _, body = text.rpartition(',')
+    head, _, body = text.partition(',') if encoded(text) == 'data URL' else ('', '', text)
     if head and not head.lower().endswith(';base64'): return urllib.parse.unquote_to_bytes(body)
     body = ''.join(urllib.parse.unquote(body).split()).translate({ord('-'): '+', ord('_'): '/'}).rstrip('=')
     return base64.b64decode(body + '='*(-len(body) % 4))

@@ -9,7 +9,7 @@ __all__ = ['opset', 'weights_digest', 'save_model', 'load_model', 'load_reader',
 # %% ../nbs/11_export.ipynb #208a36ad
 import hashlib, logging, tempfile, warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -149,6 +149,16 @@ def check_images(spec, n=64)->list:
     rng = Random(0)
     return [simple(''.join(rng.choice(spec.chars) for _ in range(spec.max_len)), rng, spec.width, spec.height) for _ in range(n)]
 
+def _opened(images, labels, spec):
+    "What can be read of `images`, prepared, and its labels; what cannot is named"
+    ok, bad = {}, []
+    for i,o in enumerate(images):
+        try: ok[i] = prep(o, spec)
+        except ImageError as e: bad.append(str(e))
+    if not ok: raise ImageError(f"none of {len(images)} images can be read{': ' if bad else ''}{''.join(bad[:1])}")
+    if bad: warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are left out, such as {bad[0]}")
+    return np.stack(list(ok.values())), labels and [labels[i] for i in ok]
+
 def _texts(logp, spec): return [(f[0].ids, f[0].p) if f else ([], 0.) for f in search(logp, spec.decoder)]
 
 def check_float(have, want, spec):
@@ -185,11 +195,10 @@ def export_onnx(
     model, spec = getattr(learn, 'model', learn), spec or getattr(learn, 'spec', None)
     if spec is None: raise CaptchaError("export_onnx: give the spec of the model, too")
     n = 0 if images is None else len(images)
-    if images is not None and not n: raise CaptchaError("export_onnx: images is empty: give some, or leave it out")
     if labels is not None and len(labels) != n: raise CaptchaError(f"export_onnx: {len(labels)} labels for {n} images: give one for each")
+    x, labels = _opened(check_images(spec) if images is None else images, labels, spec)
     device, training = next(model.parameters()).device, model.training
     try:
-        x = np.stack([prep(o, spec) for o in (check_images(spec) if images is None else images)])
         graph = tidy(folded(to_graph(model, spec)))
         want = _batches(lambda o: model_reader(model, spec).model(o), x)
     finally: model.to(device).train(training)

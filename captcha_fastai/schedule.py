@@ -163,9 +163,11 @@ def fit_two_stage(
     folder, real = Path(folder), learn.dls
     n = [default_epochs(len(d.train_ds), d.train.bs, s) for d,s in zip((synthetic, real), steps)]
     n[1] = epochs or n[1]
+    if not resume:                                             # an earlier run's would be taken for this one's
+        for o in (folder, folder/'pretrain'): (o/'last.ckpt').unlink(missing_ok=True)
     if not (second := resume and (folder/'last.ckpt').exists()):
         learn.dls = synthetic
-        try: train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume and (folder/'pretrain'/'last.ckpt').exists())
+        try: train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume)
         finally: learn.dls = real
     learn.opt = None
     if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
@@ -185,12 +187,13 @@ def start_from(
         raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...)")
     old, new, ids = model.state_dict(), learn.model.state_dict(), spec.vocab.stoi
     pairs = [(i, ids[c]) for i,c in enumerate(learn.spec.vocab.itos) if c in ids]
+    if lost := [k for k,v in new.items() if k not in old or old[k].shape != v.shape and k.rpartition('.')[0] != last]:
+        raise ModelError(f"{lost[0]} has another shape in the model to start from, or is not in it: give the same arch_args")
     for k,v in new.items():
         if k.rpartition('.')[0] == last:
             a, b = old[k].unflatten(0, (-1, len(spec.vocab))), v.view(-1, len(learn.spec.vocab), *v.shape[1:])
             n = min(len(a), len(b))
             for i,j in pairs: b[:n, i] = a[:n, j]
-        elif old[k].shape == v.shape: v.copy_(old[k])
-        else: raise ModelError(f"{k} is {tuple(old[k].shape)} in the model to start from and {tuple(v.shape)} in the learner: give the same arch_args")
+        else: v.copy_(old[k])
     if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
     return learn
