@@ -1,7 +1,9 @@
 "Everything: `from captcha_fastai.all import *`"
 from .core import *
+from .compiled import *
 from .constraint import *
 from .onnxfile import *
+from .styles import *
 from .synth import *
 from .decode import *
 from .models import *
