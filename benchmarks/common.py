@@ -1,4 +1,5 @@
 "What the benchmarks share"
+import csv
 import platform
 from pathlib import Path
 
@@ -16,3 +17,10 @@ def machine():
 def published_tfms():
     "The augmentation of the 2022 post"
     return [Rotate(10, p=.75), Brightness(.5, p=.8), Contrast(.5, p=.8)]
+
+
+def write_log(learn, path, before=()):
+    "What a learner's recorder holds, after what it held `before`, as a CSV that the tutorials read"
+    rows = [*(row for part in before for row in part), *learn.recorder.values]
+    names = ['epoch', *learn.recorder.metric_names[1:-1]]
+    with path.open('w', newline='') as f: csv.writer(f).writerows([names, *([i, *(f'{o:.6g}' for o in row)] for i, row in enumerate(rows))])

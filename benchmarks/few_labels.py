@@ -1,6 +1,7 @@
 """No label, and 50, 100, 200 of them: train on drawn captchas, read all real ones; then go on with a few real ones, read the rest. Three random subsets of each size.
 
-    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2"""
+    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2
+    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2 --style fit"""
 import csv
 import tempfile
 import time
@@ -13,6 +14,7 @@ from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
 from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
+from captcha_fastai.fitstyle import fit_style
 from captcha_fastai.interpret import evaluate
 from captcha_fastai.learner import captcha_learner
 from captcha_fastai.metrics import rate
@@ -29,12 +31,12 @@ def train(learn, *args):
     return time.time()-t
 
 
-def read(learn, images, labels): return evaluate(model_reader(learn.model, learn.spec), images, labels)
+def read(learn, images, labels, **kwargs): return evaluate(model_reader(learn.model, learn.spec), images, labels, **kwargs)
 
 
 @call_parse
 def main(data: str = None,  # Folder of the images; `untar_captchas()` if not given
-         style: str = 'gradient',  # Of the drawn captchas; none: start from scratch
+         style: str = 'gradient',  # Of the drawn captchas; fit: found from 200 of the images, without their labels; none: start from scratch
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
          steps: int = 1500,  # Of the training on drawn captchas, 32 at a time
@@ -43,10 +45,12 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
     chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
     if style != 'none':
         set_seed(seed)
-        drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), style, n=1600, n_valid=160, online=True, synth_size=(50, 200), channels=1, bs=32, seed=seed)
+        looks = fit_style([images[i] for i in np.random.default_rng(seed).permutation(len(images))[:200]], None, chars, len(labels[0])) if style == 'fit' else style
+        drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), looks, n=1600, n_valid=160, online=True, synth_size=(50, 200), channels=1, bs=32, seed=seed)
         base = captcha_learner(drawn)
         took = train(base, default_epochs(1600, 32, steps), 3e-3)
-        report = read(base, images, labels)
+        report = read(base, images, labels, length=len(labels[0]))              # alphabet and length are told, nothing else
+        print(f'no label, length not told: {read(base, images, labels).right} of {report.n}')
         rows.append((style, 0, '', report.right, report.n, round(took)))
         print(f'no label, {took:.0f} s\n{report}', flush=True)
         base = SimpleNamespace(model=base.model.cpu(), spec=base.spec)

@@ -21,6 +21,7 @@ from fastai.torch_core import set_seed
 
 from .core import *
 from .constraint import *
+from .styles import *
 from .synth import *
 from .models import archs, crnn_small, pick_stride
 from .data import *

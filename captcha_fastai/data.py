@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fastai.vision.all import *
 
 from .core import *
+from .styles import *
 from .synth import *
 
 # %% ../nbs/04_data.ipynb #0c1c5f20

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from .core import *
 from .onnxfile import *
-from .synth import simple
+from .styles import simple
 from .decode import Reader, search
 from .models import build_model, count_steps, model_reader
 

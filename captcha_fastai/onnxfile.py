@@ -78,8 +78,8 @@ def proto_fields(b): # (number of the field, its value: a number, or bytes)
         yield key >> 3, value
 
 # %% ../nbs/01_onnxfile.ipynb #c2aa9326
-onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinear DynamicQuantizeLSTM Flatten Gemm LSTM LogSoftmax MatMul MaxPool
-    QuantizeLinear ReduceMax ReduceMean Relu Reshape Transpose Unsqueeze'''.split()) # What a model may consist of
+onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinear DynamicQuantizeLSTM Flatten GRU Gemm LSTM LogSoftmax MatMul MaxPool
+    PRelu QuantizeLinear ReduceMax ReduceMean Relu Reshape Transpose Unsqueeze'''.split()) # What a model may consist of
 
 def _tensor(b):
     if any(k in (13, 14) and (not isinstance(v, int) or v) for k,v in proto_fields(b)): raise ValueError('weights that lie in another file')

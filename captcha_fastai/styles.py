@@ -163,7 +163,8 @@ class Look:
     reach:tuple = (.3, 1.)        # ... around one place, share of the width
     lines:tuple = (0, 2)          # How many lines
     line_width:tuple = (1., 2.)   # Pixels
-    line_span:tuple = (.5, 1.)    # Share of the width
+    line_from:tuple = (0., .4)    # Where they begin, share of the width
+    line_span:tuple = (.5, 1.)    # How far they go, share of the width
     dots:tuple = (0, 10)          # How many dots
     blur:tuple = (0., .5)         # Standard deviation, pixels
     noise:tuple = (0., 0.)        # Standard deviation, 0 to 255
@@ -179,7 +180,7 @@ class Look:
             if f.name in _pairs and not (len(v) == 2 and v[0] <= v[1]): raise CaptchaError(f"{f.name} is {v}: give (least, most)")
         if not self.inks or not self.grounds: raise CaptchaError("inks and grounds need at least one colour each")
 
-_pairs = 'size spacing left middle stroke wave period reach lines line_width line_span dots blur noise'.split()
+_pairs = 'size spacing left middle stroke wave period reach lines line_width line_from line_span dots blur noise'.split()
 
 # %% ../nbs/01_styles.ipynb #6a1821a9
 @lru_cache(4096)
@@ -222,9 +223,8 @@ def scribble(ink, rng, look, k):
     "Draw lines and dots"
     (w, h), d = ink.size, ImageDraw.Draw(ink)
     for _ in range(rng.randint(*look.lines)):
-        span = rng.uniform(*look.line_span)
-        x = rng.uniform(0, 1-span)
-        xs = sorted([x, x+span, *(rng.uniform(x, x+span) for _ in range(rng.choice((0, 0, 1, 2))))])
+        x, span = rng.uniform(*look.line_from), rng.uniform(*look.line_span)
+        xs = sorted([x, min(1, x+span), *(rng.uniform(x, min(1, x+span)) for _ in range(rng.choice((0, 0, 1, 2))))])
         d.line([(o*w, rng.uniform(0, h)) for o in xs], fill=255, width=max(1, round(k*rng.uniform(*look.line_width))))
     for _ in range(rng.randint(*look.dots)):
         x, y, r = rng.uniform(0, w), rng.uniform(0, h), rng.choice((0, 0, 1))

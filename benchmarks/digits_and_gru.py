@@ -1,0 +1,63 @@
+"""System S4: four digits from 100,000 files; four characters of 36 drawn while training, with early stopping and a second round; logs for the tutorial.
+
+    python benchmarks/digits_and_gru.py [--parts "digits gru"] [--save DIR]"""
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from common import machine
+from fastai.torch_core import set_seed
+from fastcore.script import call_parse
+
+from captcha_fastai.data import CaptchaDataLoaders
+from captcha_fastai.export import save_model
+from captcha_fastai.interpret import evaluate, evaluate_valid
+from captcha_fastai.learner import captcha_learner
+from captcha_fastai.models import model_reader
+from captcha_fastai.schedule import train_captcha
+from captcha_fastai.synth import Synth, digits, upper, write_synth
+
+logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'digits_and_gru'
+
+
+def train(learn, name, epochs, lr, **kwargs):
+    "Train, and keep the log"
+    t = time.time()
+    with tempfile.TemporaryDirectory() as d, learn.no_bar():
+        train_captcha(learn, epochs, lr, d, **kwargs)
+        pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{name}.csv', index=False, float_format='%.6g')
+    print(f'{name}: {(time.time()-t)/60:.1f} minutes, {machine()}', flush=True)
+
+
+@call_parse
+def main(parts: str = 'digits gru',
+         n: int = 100_000,  # Files of digits
+         digit_epochs: int = 5,
+         steps: int = 1000,  # Of an epoch of the GRU
+         bs: int = 128,  # ... and their size
+         epochs: int = 13,  # Of the first round, at most
+         second: int = 11,  # Of the second, at a tenth of the rate
+         fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with
+         save: str = None):  # Folder for the models, if wanted
+    if 'digits' in parts:
+        set_seed(42, reproducible=True)
+        with tempfile.TemporaryDirectory() as d:
+            t = time.time()
+            table = write_synth(d, n, Synth(digits, 4, 'fast_captcha', (100, 120), seed=42), workers=2, ext='jpg', table='labels.txt')
+            print(f'{n} files drawn in {time.time()-t:.0f} s', flush=True)
+            dls = CaptchaDataLoaders.from_csv(table, channels=1, bs=64, batch_tfms=[])
+            learn = captcha_learner(dls, 'digits_cnn')
+            train(learn, 'digits', digit_epochs, 1e-3)
+            print(evaluate_valid(model_reader(learn.model, learn.spec), dls), flush=True)
+        if save: save_model(learn, Path(save)/'digits.safetensors')
+    if 'gru' in parts:
+        set_seed(42, reproducible=True)
+        dls = CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=steps*bs, n_valid=fresh//2, online=True, synth_size=(64, 128), seed=42, bs=bs, batch_tfms=[])
+        learn = captcha_learner(dls, 'vgg_gru')
+        train(learn, 'gru', epochs, 2e-3, best=True, patience=5)
+        train(learn, 'gru_second', second, 2e-4, best=True, patience=5)
+        synth = Synth(digits+upper, 4, 'fast_captcha', (64, 128), seed=43)
+        labels, images = zip(*(synth(i) for i in range(fresh)))
+        if save: save_model(learn, Path(save)/'gru.safetensors')
+        print(evaluate(model_reader(learn.model, learn.spec), images, labels), flush=True)
