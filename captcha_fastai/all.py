@@ -5,6 +5,7 @@ from .constraint import *
 from .onnxfile import *
 from .styles import *
 from .synth import *
+from .fitstyle import *
 from .decode import *
 from .models import *
 from .data import *
@@ -13,4 +14,5 @@ from .metrics import *
 from .learner import *
 from .schedule import *
 from .interpret import *
+from .labels import *
 from .export import *
