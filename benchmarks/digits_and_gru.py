@@ -26,6 +26,7 @@ def train(learn, name, epochs, lr, **kwargs):
     t = time.time()
     with tempfile.TemporaryDirectory() as d, learn.no_bar():
         train_captcha(learn, epochs, lr, d, **kwargs)
+        logs.mkdir(parents=True, exist_ok=True)
         pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{name}.csv', index=False, float_format='%.6g')
     print(f'{name}: {(time.time()-t)/60:.1f} minutes, {machine()}', flush=True)
 

@@ -62,7 +62,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
             dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
             learn = captcha_learner(dls)
-            if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 400), 1e-3)
+            if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 800), 1e-3)
             else: took = train(learn)
             report = read(learn, [images[i] for i in rest], [labels[i] for i in rest])
             rows.append((style, n, s, report.right, report.n, round(took)))

@@ -1,4 +1,4 @@
-"""How fast captchas are drawn, and whether a small net can tell the fast ones from the `captcha` package's (or drawn ones from real ones).
+"""How fast captchas are drawn, whether training waits for them, and whether a small net can tell the fast ones from the `captcha` package's (or drawn ones from real ones).
 
     python benchmarks/generate.py
     python benchmarks/generate.py --real ../shared/data/captcha_images_v2 --style fit"""
@@ -9,22 +9,24 @@ import captcha.image
 import numpy as np
 import torch
 from common import machine
+from fastai.callback.core import Callback
 from fastcore.script import call_parse
 from torch import nn
 
 from captcha_fastai.core import open_image
-from captcha_fastai.data import labelled
+from captcha_fastai.data import CaptchaDataLoaders, labelled
 from captcha_fastai.fitstyle import fit_style
+from captcha_fastai.learner import captcha_learner
 from captcha_fastai.metrics import rate
 from captcha_fastai.models import conv_body
-from captcha_fastai.styles import styles
+from captcha_fastai.styles import captcha_sizes, styles
 from captcha_fastai.synth import Synth, digits, lower, upper
 
 
 def speeds(size, length, rounds=15, n=60):
     "Images a second of each style and of the package itself, drawn in turns"
     w, h = size
-    package, rng = captcha.image.ImageCaptcha(w, h), Random(0)
+    package, rng = captcha.image.ImageCaptcha(w, h, font_sizes=captcha_sizes('x'*length, w, h)), Random(0)
     texts = [''.join(rng.choice(digits+lower) for _ in range(length)) for _ in range(n)]
     draw = {'captcha': package.generate_image, **{k: (lambda t, f=f: f(t, rng, w, h)) for k, f in styles.items()}}
     took = {k: [] for k in draw}
@@ -58,6 +60,29 @@ def told_apart(a, b, n_test, epochs=8, seed=0):
     return int((said == y[test].bool()).sum()), int(test.sum())
 
 
+class Waiting(Callback):
+    "How long training waits for its next batch, drawing and augmentation included"
+    order = -100
+    def before_train(self): self.last, self.waited, self.begun = None, 0., None
+    def before_batch(self):
+        if not self.training: return
+        now = time.perf_counter()
+        if self.last is None: self.begun = now                      # the first batch is that of a fresh worker
+        else: self.waited += now-self.last
+    def after_step(self): self.last = self.ended = time.perf_counter()
+
+
+def waits(style, workers, steps=150):
+    "Share of the time that training the default net waits for drawn captchas"
+    dls = CaptchaDataLoaders.from_synth(digits+lower, 5, style, n=32*steps, n_valid=32, online=True, synth_size=(50, 200), channels=1, bs=32, num_workers=workers)
+    learn, wait = captcha_learner(dls), Waiting()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3, cbs=wait)
+    x, t = dls.train.create_batch([dls.train_ds[i] for i in range(32)])[0], time.perf_counter()
+    for _ in range(20): dls.train.after_batch((x,))
+    augment, step = (time.perf_counter()-t)/20, (wait.ended-wait.begun)/steps
+    print(f'{style}, {workers} workers: {step*1e3:.0f} ms a step, of which {augment/step:.1%} go into augmentation of the batch and {wait.waited/steps/step - augment/step:.1%} into waiting', flush=True)
+
+
 def drawn(style, n, seed, chars=digits+lower, length=4, size=(60, 160)):
     "`n` captchas as a grey array"
     synth = Synth(chars, length, style, size, seed)
@@ -71,6 +96,7 @@ def main(n: int = 6000,  # Captchas of each kind to train the net on
          style: str = 'gradient'):  # Which; fit: found from 200 of them
     if not real:
         for size, length in (((160, 60), 4), ((200, 50), 5)): speeds(size, length)
+        for k in (0, 1): [waits(o, k) for o in ('fast_captcha', 'gradient')]
         package = drawn('image_captcha', n+n_test, 1)
         for name in ('image_captcha', 'fast_captcha'): print(f'image_captcha from {name}: {rate(*told_apart(package, drawn(name, n+n_test, 2), n_test))} told apart', flush=True)
     else:

@@ -19,18 +19,20 @@ from captcha_fastai.models import model_reader
 from captcha_fastai.synth import Synth, digits, upper
 
 logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'two_stage'
-adadelta = partial(OptimWrapper, opt=torch.optim.Adadelta)
+adam = partial(OptimWrapper, opt=torch.optim.Adam)
 
 
-def captchas(online, **kwargs):
-    "1,280 captchas, the same or new ones in each epoch, and 512 others to measure"
-    return CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=1280, n_valid=512, online=online, synth_size=(80, 170), seed=42, **{'batch_tfms': [], **kwargs})
+def captchas(online, n=1280, **kwargs):
+    "Captchas, the same or new ones in each epoch, and 512 others to measure with"
+    return CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=n, n_valid=512, online=online, synth_size=(80, 170), seed=42, **{'batch_tfms': [], 'bs': 16, **kwargs})
 
 
 @call_parse
 def main(runs: str = 'scratch two_stage warmup norm',
+         alone: int = 20,  # Epochs of `scratch`
+         offline: int = 40,  # Epochs on 256 captchas, the first stage of `two_stage` ...
+         online: int = 20,  # ... and on endless ones, the second
          epochs: int = 30,  # Of `warmup` and `norm`
-         online: int = 15,  # Of the second stage
          fresh: int = 2048,  # Captchas that nothing has seen, to measure the end with
          save: str = None):  # Folder for the models, if wanted
     synth = Synth(digits+upper, 4, 'fast_captcha', (80, 170), seed=43)
@@ -38,16 +40,17 @@ def main(runs: str = 'scratch two_stage warmup norm',
     for run in runs.split():
         set_seed(42, reproducible=True)
         t, parts = time.time(), []
-        with_bar = {'scratch': ('vgg_heads', {}), 'two_stage': ('vgg_heads', {}), 'norm': ('vgg_heads', dict(norm=True)), 'warmup': ('crnn_small', {})}[run]
-        learn = captcha_learner(captchas(True, bs=16 if run in ('scratch', 'two_stage') else 32), *with_bar, **(dict(opt_func=adadelta) if run in ('scratch', 'two_stage') else {}))
+        if run in ('scratch', 'two_stage'): learn = captcha_learner(captchas(True), 'vgg_heads', opt_func=adam)
+        else: learn = captcha_learner(captchas(True, bs=32), *(('crnn_small', {}) if run == 'warmup' else ('vgg_heads', dict(norm=True))))
         with learn.no_bar():
-            if run == 'scratch': learn.fit(5, 1.)
+            if run == 'scratch': learn.fit(alone, 1e-3)
             elif run == 'two_stage':
-                endless, learn.dls = learn.dls, captchas(False, bs=16)
-                learn.fit(5, 1.)
+                endless, learn.dls = learn.dls, captchas(False, 256)
+                learn.fit(offline, 1e-3)
                 parts, learn.dls = [learn.recorder.values], endless
-                learn.fit(online, 1.)
+                learn.fit(online, 1e-3)
             else: learn.fit_one_cycle(epochs, 3e-3)
+        logs.mkdir(parents=True, exist_ok=True)
         write_log(learn, logs/f'{run}.csv', parts)
         took = time.time()-t
         if save: save_model(learn, Path(save)/f'two_stage_{run}.safetensors')

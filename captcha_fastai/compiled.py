@@ -9,12 +9,12 @@ __all__ = ['kernels', 'kernel', 'compiled']
 from functools import cache
 from types import FunctionType
 
-# %% ../nbs/01_compiled.ipynb #f2b1e230
-kernels = {}
+# %% ../nbs/01_compiled.ipynb #aeacb0f0
+kernels = set()
 
 def kernel(f):
     "Register a function that `compiled` may be asked for, or that another such function calls"
-    kernels[f.__name__] = f
+    kernels.add(f)
     return f
 
 @cache
@@ -22,7 +22,7 @@ def compiled(f):
     "`f` as machine code that does not hold the GIL; `f` itself where there is no numba"
     try: from numba import njit
     except ImportError: return f
-    calls = {k: compiled(kernels[k]) for k in f.__code__.co_names if k in kernels}
+    calls = {k: compiled(v) for k in f.__code__.co_names if isinstance(v := f.__globals__.get(k), FunctionType) and v in kernels}
     g = FunctionType(f.__code__, {**f.__globals__, **calls}, f.__name__)
     try: return njit(nogil=True, cache=True)(g)
     except RuntimeError: return njit(nogil=True)(g) # no folder to keep it in

@@ -6,13 +6,14 @@
 __all__ = ['uniforms', 'div255', 'tables', 'turned', 'bicubic', 'stretched', 'swapped', 'letter', 'Glyphs', 'laid_out', 'word',
            'smooth', 'finished', 'glyphs_of', 'dot_shape', 'draw_captcha']
 
-# %% ../nbs/01_fastdraw.ipynb #7e3f68f0
-import math
+# %% ../nbs/01_fastdraw.ipynb #19dda07f
+import math, threading
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .core import *
 from .compiled import *
 
 # %% ../nbs/01_fastdraw.ipynb #371a90fd
@@ -51,6 +52,7 @@ def tables(
             settled[cover, c] = div255(min(255, 255*p//a)*a) if a else 0
     return table, settled
 
+# %% ../nbs/01_fastdraw.ipynb #9a18df26
 @kernel
 def turned(
     ink, # Cover `(rows, columns)`, 0 to 255
@@ -107,6 +109,7 @@ def bicubic(
         for j in range(hi-lo): weights[i, j] /= total
     return first, weights
 
+# %% ../nbs/01_fastdraw.ipynb #fbb5de73
 @kernel
 def stretched(
     x, # `(n, k, channels)`
@@ -174,28 +177,29 @@ class Glyphs:
     def __init__(self,
         fonts # Pillow's, such as those of one file in three sizes
     ):
-        self.fonts, self.known = fonts, {}
+        self.fonts, self.known, self.lock = fonts, {}, threading.Lock()
         self.ink, self.at = np.zeros(0, np.uint8), np.zeros((0, 6)) # begin, rows, columns, width and height of the box, where ink begins in it
-        self.ids(' ')                                               # is 0
+        self(' ')                                                   # is 0
 
-    def ids(self, text:str)->np.ndarray: # `(len(text),)`
-        "Numbers of the characters, after they have been written if they are new"
-        for c in text:
-            if c not in self.known: self._write(c)
-        return np.array([self.known[c] for c in text], np.int64)
+    def __call__(self, text:str)->tuple: # (numbers of the characters, ink, where it is)
+        "A text as numbers; characters that are new are written first"
+        with self.lock:
+            if new := [c for c in dict.fromkeys(text) if c not in self.known]: self._write(new)
+            return np.array([self.known[c] for c in text], np.int64), self.ink, self.at
 
-    def _write(self, c, margin=32):
-        rows = []
-        for font in self.fonts:
+    def _write(self, new, margin=32):
+        inks, rows, begin = [self.ink], [self.at], len(self.ink)
+        for c,font in ((c, f) for c in new for f in self.fonts):
             _, _, w, h = ImageDraw.Draw(Image.new('RGB', (1, 1))).multiline_textbbox((1, 1), c, font=font)
             im = Image.new('L', (int(w)+margin, int(h)))
             ImageDraw.Draw(im).text((margin, 0), c, font=font, fill=255)
             box = im.getbbox() or (margin, 0, margin+1, 1)
             ink = np.asarray(im.crop(box))
-            rows.append((len(self.ink), *ink.shape, w, h, box[0]-margin))
-            self.ink = np.concatenate([self.ink, ink.ravel()])
-        self.at = np.concatenate([self.at, rows])
-        self.known[c] = len(self.known)
+            rows.append([(begin, *ink.shape, w, h, box[0]-margin)])
+            inks.append(ink.ravel())
+            begin += ink.size
+        self.ink, self.at = np.concatenate(inks), np.concatenate(rows)
+        for c in new: self.known[c] = len(self.known)
 
 # %% ../nbs/01_fastdraw.ipynb #f24bc19c
 @kernel
@@ -216,6 +220,7 @@ def laid_out(
         n, p = n+1, p+10
     return out, n, total, p
 
+# %% ../nbs/01_fastdraw.ipynb #adaea1b6
 @kernel
 def word(
     ids, ink, at, n_fonts, # From `Glyphs`
@@ -271,12 +276,15 @@ def finished(x, arc, colour):
                 for c in range(3): x[i, j, c] = colour[c]
     return swapped(smooth(x.reshape(x.shape[0], -1)).reshape(x.shape))
 
-# %% ../nbs/01_fastdraw.ipynb #1e7a2907
+# %% ../nbs/01_fastdraw.ipynb #34354e73
 @lru_cache(64)
-def glyphs_of(fonts:tuple, sizes:tuple): return Glyphs([ImageFont.truetype(f, s) for f in fonts for s in sizes])
+def glyphs_of(fonts:tuple, sizes:tuple)->Glyphs:
+    "Each font in each size"
+    return Glyphs([ImageFont.truetype(f, s) for f in fonts for s in sizes])
 
 @lru_cache(1)
-def dot_shape():
+def dot_shape()->np.ndarray: # `(n, 2)`
+    "Pixels of a dot, about its place"
     im = Image.new('L', (9, 9))
     ImageDraw.Draw(im).line(((4, 4), (3, 3)), fill=255, width=3)
     return np.argwhere(np.asarray(im).T) - 4
@@ -291,9 +299,11 @@ def draw_captcha(
     u=None # Random numbers to use instead of a seed
 )->Image.Image: # RGB
     "A captcha as `captcha.image.ImageCaptcha.generate_image` draws them"
-    g = glyphs_of(tuple(fonts), tuple(sizes))
+    if not text: raise CaptchaError("a captcha needs at least one character")
     if u is None: u = compiled(uniforms)(seed, 100 + 43*len(text))
-    x, colour, p = compiled(word)(g.ids(text), g.ink, g.at, len(g.fonts), u, dot_shape(), width, height)
+    elif len(u) < 100 + 43*len(text) or not (0 <= u.min() and u.max() < 1): raise CaptchaError(f"u: {100 + 43*len(text)} numbers in [0, 1) are needed")
+    g = glyphs_of(tuple(fonts), tuple(sizes))
+    x, colour, p = compiled(word)(*g(text), len(g.fonts), u, dot_shape(), width, height)
     below = lambda n: int(u[p]*n)
     x1, p = below(width//5 + 1), p+1
     x2, p = below(width - width//5 + 1) + width//5, p+1

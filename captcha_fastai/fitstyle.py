@@ -10,7 +10,7 @@ __all__ = ['otsu', 'common_ground', 'separate', 'run_lengths', 'patches', 'shape
 # %% ../nbs/02_fitstyle.ipynb #8fc81d7e
 import base64, io, warnings
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -93,6 +93,7 @@ def shape_counts(covers, shapes)->list:
     "How many patches are nearest to each shape"
     return [np.bincount(((c*c).sum(-1) - 2*o@c.T).argmin(-1), minlength=len(c))/len(covers) for o,c in zip(patches(covers), shapes)]
 
+# %% ../nbs/02_fitstyle.ipynb #227fa12b
 _lags = [(0, 2), (0, 4), (0, 7), (0, 11), (0, 16), (2, 0), (4, 0), (7, 0), (11, 0), (3, 3), (3, -3), (6, 6), (6, -6), (2, 5), (2, -5)]
 
 def statistics(
@@ -108,9 +109,11 @@ def statistics(
     where = [np.flatnonzero(o > .06) for o in by_col]
     ends = [np.histogram([o[k]/w if len(o) else 0 for o in where], np.linspace(0, 1, 21))[0]/n for k in (0, -1)]
     alike = [(covers[:, :h-dy, max(0, -dx):w-max(0, dx)]*covers[:, dy:, max(0, dx):w+min(0, dx)]).mean() for dy,dx in _lags if dy < h and abs(dx) < w]
-    return dict(cols=cols.mean(0), rows=rows.mean(0), cols_sd=cols.std(0), rows_sd=rows.std(0), levels=np.histogram(covers, (0, .05, .15, .3, .5, .7, .85, .95, 1.01))[0],
-                along=run_lengths(ink), down=run_lengths(ink.swapaxes(1, 2)), patterns=np.bincount(patch.ravel(), minlength=512)[1:511],
-                alike=np.array(alike), begin=ends[0], end=ends[1], **dict(zip(('small', 'large'), shape_counts(covers, shapes) if len(shapes) else ())))
+    return dict(cols=cols.mean(0), rows=rows.mean(0), cols_sd=cols.std(0), rows_sd=rows.std(0),
+                levels=np.histogram(covers, (0, .05, .15, .3, .5, .7, .85, .95, 1.01))[0], along=run_lengths(ink),
+                down=run_lengths(ink.swapaxes(1, 2)), patterns=np.bincount(patch.ravel(), minlength=512)[1:511],
+                alike=np.array(alike), begin=ends[0], end=ends[1],
+                **dict(zip(('small', 'large'), shape_counts(covers, shapes) if len(shapes) else ())))
 
 _weights = dict(cols=1, rows=1, cols_sd=.5, rows_sd=.5, levels=.7, along=1, down=1, patterns=2, alike=1, begin=.3, end=.3, small=2, large=2)
 
@@ -157,12 +160,14 @@ def font_choice(chars:str)->list: # Files
     if not found: raise CaptchaError(f"no font can draw {chars!r}: put the file of one that can into `styles.fonts` (--font)")
     return found
 
-def search_look(target:dict, shapes:list, texts:list, size:tuple, files:list, n:int, steps:int, seed=0, bar=None)->tuple: # (distance, look)
+# %% ../nbs/02_fitstyle.ipynb #be3a3136
+def search_look(target:dict, shapes:list, texts:list, size:tuple, files:list, n:int, steps:int, seed=0, tick=int)->tuple: # (distance, look)
     "The look that comes nearest to some statistics"
     rng, best, (h, w) = Random(seed), [], size
     score = lambda look: style_distance(target, statistics(np.stack([cover(t, Random(i), w, h, look) for i,t in enumerate(texts)]), shapes), n/len(texts))
-    for i in bar or range(steps):
-        if i < steps//8:
+    for i in range(steps):
+        tick()
+        if not best or i < steps//8:
             look = Look(fonts=(rng.choice(files),))
             for _ in range(3): look = changed(look, rng, .25, files)
         else: look = changed(rng.choice(best)[1], rng, .2*(1-i/steps) + .02, files)
@@ -174,41 +179,47 @@ def search_look(target:dict, shapes:list, texts:list, size:tuple, files:list, n:
 def fit_style(
     images, # 20 to a few hundred, anything that holds an image; more than 200 are not looked at
     labels=None, # Their texts, if known
-    chars:str=digits+lower, # Else the alphabet ...
-    length:int|tuple=4, # ... and the length, or (fewest, most)
+    chars:str=digits+lower, # The alphabet
+    length:int|tuple=4, # Characters in a text, or (fewest, most), where labels are not known
     steps:int=200, # Looks that each search tries
     tries:int=4, # Searches
     seed:int=0
 )->tuple: # Of `Look`s, nearest first; a style for `Synth`, `from_synth` and `save_looks`
     "A style that draws captchas like these"
+    if steps < 1 or tries < 1: raise CaptchaError(f"steps is {steps}, tries is {tries}: both must be 1 or more")
     arrays, used = images_of_one_size(images)
     covers, ground, shift, inks, noise = separate(arrays)
-    rng = Random(seed)
-    lengths = (length, length) if isinstance(length, int) else tuple(length)
-    if labels is not None: texts = [labels[i] for i in used]
-    else: texts = [''.join(rng.choice(chars) for _ in range(rng.randint(*lengths))) for _ in range(60)]
-    rng.shuffle(texts)
-    files, shapes, size = font_choice(''.join(sorted(set(''.join(texts))))), shapes_of(covers), covers.shape[1:]
-    target = statistics(covers, shapes)
-    bar = iter(progress_bar(range(steps*tries), leave=False))
-    found = sorted([search_look(target, shapes, texts[:48], size, files, len(covers), steps, f'{seed}-{k}', (next(bar) % steps for _ in range(steps))) for k in range(tries)], key=lambda o: o[0])
+    if not all(map(len, patches(covers))): raise ImageError("fit_style: there is no ink in these images: are they all the same?")
+    rng, synth = Random(seed), Synth(chars, length)
+    if labels is not None: texts = rng.sample([labels[i] for i in used], min(48, len(used)))
+    else: texts = [synth.text(i) for i in range(48)]
+    files, shapes, bar = font_choice(''.join(sorted({*chars, *''.join(texts)}))), shapes_of(covers), iter(progress_bar(range(steps*tries+1), leave=False))
+    target, tick = statistics(covers, shapes), lambda: next(bar)
+    args = target, shapes, texts, covers.shape[1:], files, len(covers), steps
+    found = sorted([search_look(*args, f'{seed}-{k}', tick) for k in range(tries)], key=lambda o: o[0])
+    for _ in bar: pass
     if found[0][0] > 3: warnings.warn(f"fit_style: no style comes near these images (distance {found[0][0]:.1f}): have a look with show_fit")
     colours = lambda x: tuple(tuple(map(float, o.round(1))) for o in x[:50])
     seen = dict(inks=colours(inks), grounds=colours(shift), picture=png_of(ground), noise=tuple(np.quantile(noise, (.1, .9)).round(1).tolist()))
     return tuple(replace(o, **seen) for _,o in found)
 
+# %% ../nbs/02_fitstyle.ipynb #76a1b39b
 def images_of_one_size(images, most=200)->tuple: # (`(N, H, W, 3)`, their numbers)
     "The first images that can be read and have the commonest size"
-    ims = {}
+    ims, why = {}, ''
     for i,o in enumerate(images[:2*most]):
         try: ims[i] = open_image(o).convert('RGB')
-        except ImageError: continue
+        except ImageError as e: why = why or f' ({e})'
     sizes = Counter(o.size for o in ims.values()).most_common(1)
     used = [i for i,o in ims.items() if o.size == sizes[0][0]][:most] if sizes else []
-    if len(used) < 5: raise ImageError(f"fit_style: {len(used)} of the first {min(len(images), 2*most)} images can be read and have one size: 20 or more are needed")
+    if len(used) < 5:
+        raise ImageError(f"fit_style: {len(used)} of the first {min(len(images), 2*most)} images can be read and have one size{why}: "
+                         '5 are needed, 20 or more do well')
     w, h = sizes[0][0]
-    k = min(1, 80/h, 320/w)
-    return np.stack([np.asarray(ims[i].resize((max(3, round(w*k)), max(3, round(h*k))), Image.Resampling.BOX) if k < 1 else ims[i], np.float32) for i in used]), used
+    k = max(min(1, 80/h, 320/w), min(1, 16/min(w, h)))
+    if min(w, h)*k < 16: raise ImageError(f"fit_style: images of {w}x{h} pixels are too small: 16 are needed")
+    size = round(w*k), round(h*k)
+    return np.stack([np.asarray(ims[i].resize(size, Image.Resampling.BOX), np.float32) for i in used]), used
 
 def png_of(x)->str:
     "An array as a PNG in base64"
@@ -223,10 +234,11 @@ def show_fit(
     n:int=8 # Of each
 )->Image.Image:
     "Real captchas above, drawn ones below"
-    real = [open_image(o).convert('RGB') for o in images[:n]]
-    w, h = real[0].size
+    real, _ = images_of_one_size(images, n)
+    real = [Image.fromarray(o.astype(np.uint8)) for o in real]
+    (w, h), n = real[0].size, len(real)
     synth, out = Synth(chars, length, looks, (h, w), seed=1), Image.new('RGB', (4*(w+4), -(-n//4)*2*(h+4)+8), 'white')
-    for i,im in enumerate([*(o.resize((w, h)) for o in real), *(synth(i)[1] for i in range(n))]):
+    for i,im in enumerate([*real, *(synth(i)[1] for i in range(n))]):
         j = i if i < n else i - n + -(-n//4)*4
         out.paste(im, (j%4*(w+4), j//4*(h+4) + (8 if i >= n else 0)))
     return out

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['archs', 'arch', 'build_model', 'count_steps', 'make_model', 'out_shape', 'multi_head', 'pool_free', 'Bidirectional',
            'BiLSTM', 'BiGRU', 'columns', 'crnn', 'conv_block', 'conv_body', 'pick_stride', 'crnn_small', 'crnn_tiny',
-           'heads_small', 'vgg_body', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'model_reader']
+           'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'model_reader']
 
 # %% ../nbs/03_models.ipynb #33cc0ef9
 import torch
@@ -167,6 +167,12 @@ def vgg_body(channels, widths, pools, norm):
         layers.append(nn.MaxPool2d(pool, ceil_mode=True))
     return nn.Sequential(*layers)
 
+def glorot(m):
+    "Weights as Keras draws them (Glorot and Bengio 2010); torch's own are too small for eight layers without batch norm"
+    if isinstance(m, (nn.Conv2d, nn.Linear)):
+        nn.init.xavier_uniform_(m.weight)
+        nn.init.zeros_(m.bias)
+
 @arch('heads')
 class vgg_heads(nn.Module):
     "Four blocks of two 3x3 convolutions, flattened, one head per position"
@@ -176,6 +182,7 @@ class vgg_heads(nn.Module):
         self.body = vgg_body(channels, widths, [2]*len(widths), norm)
         k = 2**len(widths)
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(widths[-1] * -(-height//k) * -(-width//k), max_len*n_out))
+        if not norm: self.apply(glorot)
     def forward(self, x): return self.head(self.body(x)).view(-1, *self.shape)
 
 @arch('heads')
@@ -189,6 +196,7 @@ class digits_cnn(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(128 * -(-height//8) * -(-width//8), max_len*n_out))
     def forward(self, x): return self.head(self.body(x)).view(-1, *self.shape)
 
+# %% ../nbs/03_models.ipynb #360f0b0d
 @arch('ctc')
 class vgg_gru(nn.Module):
     "Five blocks of two 3x3 convolutions, columns as steps, two GRUs in both directions"

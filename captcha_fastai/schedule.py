@@ -115,7 +115,8 @@ def load_checkpoint(folder)->dict:
 # %% ../nbs/09_schedule.ipynb #739f039e
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
-    data = hashlib.sha1(repr([list(map(str, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)]).encode()).hexdigest()[:12]
+    data = [[list(map(str, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
+    data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     return {'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr, 'batch size': learn.dls.train.bs, 'data and split': data}
 
 def train_captcha(
@@ -151,7 +152,7 @@ def check_same_task(learn, dls):
 def fit_two_stage(
     learn, # From `captcha_learner`, with the real captchas
     synthetic, # `CaptchaDataLoaders` of drawn ones: `from_synth(..., online=True)`
-    steps:tuple=(1500, 400), # About how many in each stage
+    steps:tuple=(1500, 800), # About how many in each stage
     epochs:int=None, # Of the second stage, instead of its steps
     lrs:tuple=(3e-3, 1e-3), # Largest learning rate of each
     folder='models/run', # Checkpoint and log; those of the first stage in `pretrain` in it

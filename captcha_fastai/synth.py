@@ -8,8 +8,10 @@ __all__ = ['digits', 'lower', 'upper', 'find_style', 'Synth', 'write_numbers', '
 # %% ../nbs/01_synth.ipynb #e55bd702
 import csv, json
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from hashlib import sha1
+from multiprocessing import parent_process
 from pathlib import Path
 from random import Random
 
@@ -26,11 +28,14 @@ def find_style(
 )->tuple: # (name, looks)
     "What is meant by a style"
     if isinstance(style, Look): return 'composed', (style,)
-    if not isinstance(style, (str, Path)): return 'composed', tuple(style)
+    if not isinstance(style, (str, Path)):
+        if not style or not all(isinstance(o, Look) for o in style): raise CaptchaError(f"style is {style!r}: give a name, a file, a `Look` or several")
+        return 'composed', tuple(style)
     if str(style).lower().endswith('.json'): return 'composed', load_looks(style)
     if style not in styles: raise CaptchaError(f"style {style!r} is unknown: choose from {', '.join(styles)}, or give a file of looks (*.json)")
     return style, ()
 
+# %% ../nbs/01_synth.ipynb #82a71494
 class Synth:
     "Captcha number `i` of an endless, seeded set"
     def __init__(self,
@@ -42,7 +47,8 @@ class Synth:
     ):
         self.style, self.looks = find_style(style)
         self.chars, self.size, self.seed = Vocab(chars).chars, tuple(size), seed
-        check_glyphs(self.chars, {f for o in self.looks for f in o.fonts})
+        self.draw = styles[self.style]
+        check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style))
         self.lengths = (length, length) if isinstance(length, int) else tuple(length)
         if len(self.lengths) != 2 or not 1 <= self.lengths[0] <= self.lengths[1]:
             raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
@@ -58,9 +64,12 @@ class Synth:
     def __call__(self, i:int)->tuple: # (text, PIL image)
         rng = self._rng(i)
         text = self._text(rng)
-        return text, styles[self.style](text, rng, width=self.size[1], height=self.size[0], **(dict(looks=self.looks) if self.looks else {}))
-    def __getstate__(self): return {**self.__dict__, 'fonts': list(fonts)} # a worker draws with the fonts of whoever started it
-    def __setstate__(self, state): fonts[:] = state.pop('fonts'); self.__dict__.update(state)
+        return text, self.draw(text, rng, width=self.size[1], height=self.size[0], **(dict(looks=self.looks) if self.looks else {}))
+    def __getstate__(self): return {**self.__dict__, 'fonts': list(fonts)}
+    def __setstate__(self, state):
+        files = state.pop('fonts')
+        if parent_process(): fonts[:] = files                  # a worker draws with the fonts of whoever started it
+        self.__dict__.update(state)
 
 # %% ../nbs/01_synth.ipynb #a89e895f
 def write_numbers(
@@ -82,8 +91,10 @@ def write_synth(
     "Write `n` captchas and a table of their labels; what is already there is not drawn again"
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    texts, names = [synth.text(i) for i in range(n)], [f'{i:06}_{synth.key}.{ext}' for i in range(n)]
+    key, texts = synth.key, [synth.text(i) for i in range(n)]
+    names = [f'{i:06}_{key}.{ext}' for i in range(n)]
     missing = [(i, path/o) for i,o in enumerate(names) if not (path/o).exists()]
+    if missing: (path/table).unlink(missing_ok=True)
     jobs = [missing[i:i+25] for i in range(0, len(missing), 25)]
     if not workers:
         for job in progress_bar(jobs, leave=False): write_numbers(synth, job)
@@ -91,6 +102,7 @@ def write_synth(
         pool = ProcessPoolExecutor(workers)
         try:
             for done in progress_bar([pool.submit(write_numbers, synth, job) for job in jobs], leave=False): done.result()
+        except BrokenProcessPool as e: raise CaptchaError(f"{path}: a worker ended before it was done ({e}): call again, perhaps with fewer workers") from None
         finally: pool.shutdown(cancel_futures=True)
     with atomic_path(path/table) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
         csv.writer(f).writerows([('name', 'label'), *zip(names, texts)])
