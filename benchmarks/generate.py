@@ -92,13 +92,16 @@ def drawn(style, n, seed, chars=digits+lower, length=4, size=(60, 160)):
 @call_parse
 def main(n: int = 6000,  # Captchas of each kind to train the net on
          n_test: int = 3000,  # ... and to test it on
+         what: str = 'speed waits apart',  # Which of the three
          real: str = None,  # Folder of labelled real captchas to tell a style from instead
          style: str = 'gradient'):  # Which; fit: found from 200 of them
     if not real:
-        for size, length in (((160, 60), 4), ((200, 50), 5)): speeds(size, length)
-        for k in (0, 1): [waits(o, k) for o in ('fast_captcha', 'gradient')]
-        package = drawn('image_captcha', n+n_test, 1)
-        for name in ('image_captcha', 'fast_captcha'): print(f'image_captcha from {name}: {rate(*told_apart(package, drawn(name, n+n_test, 2), n_test))} told apart', flush=True)
+        if 'speed' in what: [speeds(*o) for o in (((160, 60), 4), ((200, 50), 5))]
+        if 'waits' in what: [waits(o, k) for k in (0, 1) for o in ('fast_captcha', 'gradient')]
+        if 'apart' in what:
+            package = drawn('image_captcha', n+n_test, 1)
+            for name in ('image_captcha', 'fast_captcha'):
+                print(f'image_captcha from {name}: {rate(*told_apart(package, drawn(name, n+n_test, 2), n_test))} told apart', flush=True)
     else:
         paths, labels = labelled(real)
         chars, order = ''.join(sorted(set(''.join(labels)))), np.random.default_rng(0).permutation(len(paths))
