@@ -267,6 +267,7 @@ def smooth(
         for j in range(n-6): out[i, j+3] = np.uint8((line[j]+line[j+3]+line[j+6]+four*b[j+3])*share + half)
     return out
 
+# %% ../nbs/01_fastdraw.ipynb #c894c931
 @kernel
 def finished(x, arc, colour):
     "Draw where `arc` is, blur, and turn upright"

@@ -169,7 +169,7 @@ class Look:
     slots:bool = False            # Letters in places of equal width instead of one after the other
     spacing:tuple = (.9, 1.05)    # Distance of letters, share of their width (of an equal share of the captcha)
     left:tuple = (.05, .15)       # Where they begin, share of the width
-    middle:tuple = (.45, .55)     # Middle of a small letter, share of the height
+    middle:tuple = (.45, .55)     # Middle of a digit or capital, share of the height
     jitter:tuple = (.02, .03)     # Standard deviation of a letter's place, share of width and of height
     stroke:tuple = (0., 0.)       # How much strokes are thickened on each side, pixels
     wave:tuple = (0., 0.)         # How far rows are shifted to and fro, pixels
@@ -228,7 +228,7 @@ def letter_tile(
     return im, width/2
 
 def put_letter(ink, tile, size, x, y, angle):
-    "Turn a tile and put the middle of its small letters to `(x, y)`"
+    "Turn a tile and put what is the middle of digits and capitals to `(x, y)`"
     r, a = int(size*.85), math.radians(angle)
     co, si, left, top = 2*math.cos(a), 2*math.sin(a), math.floor(x-r), math.floor(y-r)
     mx, my, dx, dy = tile.width/2, 1.28*size, x-left, y-top
