@@ -114,7 +114,7 @@ def tidy(model):
     import onnx
     g, known = model.graph, {o.name for o in model.graph.initializer}
     for n in g.node:
-        if n.op_type == 'LSTM': del n.input[4:]                   # zero states
+        if n.op_type in ('LSTM', 'GRU'): del n.input[4:]          # zero states
         if n.op_type == 'Reshape' and n.input[1] not in known:    # (B, T, ...) to (B, T, rest)
             n.input[1] = 'keep_two'
             del n.attribute[:]
