@@ -195,7 +195,7 @@ _limits = dict(size=(.05, 3), rotate=(0, 180), spacing=(.1, 5), left=(0, 1), mid
                line_from=(0, 1), line_span=(0, 1), dots=(0, 10_000), blur=(0, 20), noise=(0, 255)) # What values can be
 
 def _check_numbers(name, v, lo, hi, n, rising=True):
-    fits = len(v) == n and all(isinstance(o, (int, float)) and lo <= o <= hi for o in v)
+    fits = isinstance(v, tuple) and len(v) == n and all(isinstance(o, (int, float)) and lo <= o <= hi for o in v)
     if fits and name in ('lines', 'dots'): fits = all(isinstance(o, int) for o in v)
     if not fits or rising and v[0] > v[1]: raise CaptchaError(f"{name} is {v}: give {n} numbers from {lo} to {hi}{', the lesser one first' if rising else ''}")
 
@@ -241,7 +241,7 @@ def write_text(ink, text, rng, look, k):
     size, stroke = max(6, int(h*u(look.size))), math.floor(2*k*u(look.stroke) + rng.random())
     tiles = [letter_tile(rng.choice(look.fonts or fonts), size, c, stroke) for c in text]
     x, y, space = w*u(look.left), h*u(look.middle), u(look.spacing)
-    steps = [(w-2*x)/max(len(text), 1) if look.slots else o for _,o in tiles]
+    steps = [max(0, w-2*x)/len(text) if look.slots else o for _,o in tiles]
     space *= min(1, (.99*w-x)/max(space*sum(steps), 1))
     for (tile,_),step in zip(tiles, steps):
         dx, dy = (rng.gauss(0, a*b) for a,b in zip(look.jitter, (w, h)))
