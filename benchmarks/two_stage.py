@@ -32,7 +32,8 @@ def main(runs: str = 'scratch two_stage warmup norm',
          alone: int = 20,  # Epochs of `scratch`
          offline: int = 40,  # Epochs on 256 captchas, the first stage of `two_stage` ...
          online: int = 20,  # ... and on endless ones, the second
-         epochs: int = 30,  # Of `warmup` and `norm`
+         epochs: int = 30,  # Of `norm`
+         warm: int = 100,  # Of `warmup`
          fresh: int = 2048,  # Captchas that nothing has seen, to measure the end with
          save: str = None):  # Folder for the models, if wanted
     synth = Synth(digits+upper, 4, 'fast_captcha', (80, 170), seed=43)
@@ -49,7 +50,7 @@ def main(runs: str = 'scratch two_stage warmup norm',
                 learn.fit(offline, 1e-3)
                 parts, learn.dls = [learn.recorder.values], endless
                 learn.fit(online, 1e-3)
-            else: learn.fit_one_cycle(epochs, 3e-3)
+            else: learn.fit_one_cycle(warm if run == 'warmup' else epochs, 3e-3)
         logs.mkdir(parents=True, exist_ok=True)
         write_log(learn, logs/f'{run}.csv', parts)
         took = time.time()-t

@@ -6,13 +6,16 @@ from .onnxfile import *
 from .styles import *
 from .synth import *
 from .fitstyle import *
+from .preprocess import *
 from .decode import *
 from .models import *
 from .data import *
 from .losses import *
 from .metrics import *
+from .simgan import *
 from .learner import *
 from .schedule import *
 from .interpret import *
 from .labels import *
 from .export import *
+from .selftrain import *

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['archs', 'arch', 'build_model', 'count_steps', 'make_model', 'out_shape', 'multi_head', 'pool_free', 'Bidirectional',
            'BiLSTM', 'BiGRU', 'columns', 'crnn', 'conv_block', 'conv_body', 'pick_stride', 'crnn_small', 'crnn_tiny',
-           'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'model_reader']
+           'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'has_bf16', 'model_reader']
 
 # %% ../nbs/03_models.ipynb #33cc0ef9
 import torch
@@ -129,17 +129,19 @@ def pick_stride(width, max_len):
     "The coarsest columns of which there are still five per character"
     return next((s for s in (8, 4) if -(-width//s) >= 5*max_len), 2)
 
-# %% ../nbs/03_models.ipynb #4feae621
+# %% ../nbs/03_models.ipynb #bc530840
 @arch('ctc')
 class crnn_small(nn.Module):
-    "Five convolutions, columns as steps, two BiLSTMs: about 1.6 M parameters"
+    "Five convolutions, columns as steps, two BiLSTMs and a way around them: about 1.6 M parameters"
     def __init__(self, n_out, max_len, channels, height, width, widths=(16, 32, 64, 128, 256), hidden=160, stride=None, p=.1):
         super().__init__()
         self.body = conv_body(channels, widths, stride or pick_stride(width, max_len))
         self.neck = nn.Sequential(nn.Dropout(p), nn.Linear(widths[-1] * -(-height//16), hidden), nn.ReLU())
         self.rnn = nn.Sequential(BiLSTM(hidden, hidden), nn.Dropout(p), BiLSTM(2*hidden, hidden), nn.Dropout(p))
-        self.head = nn.Linear(2*hidden, n_out)
-    def forward(self, x): return self.head(self.rnn(self.neck(columns(self.body(x)))))
+        self.head = nn.Linear(3*hidden, n_out)
+    def forward(self, x):
+        x = self.neck(columns(self.body(x)))
+        return self.head(torch.cat([self.rnn(x), x], -1))
 
 @arch('ctc')
 class crnn_tiny(crnn_small):
@@ -206,6 +208,13 @@ class vgg_gru(nn.Module):
         self.rnn = nn.Sequential(BiGRU(widths[-1] * -(-height//32), hidden), BiGRU(2*hidden, hidden))
         self.head = nn.Linear(2*hidden, n_out)
     def forward(self, x): return self.head(self.rnn(columns(self.body(x))))
+
+# %% ../nbs/03_models.ipynb #340f35a1
+def has_bf16(device)->bool:
+    "Does this device multiply bfloat16 natively?"
+    device = torch.device(device or 'cpu')
+    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == 'cpu' and getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
 
 # %% ../nbs/03_models.ipynb #1e5bdb60
 def model_reader(

@@ -6,8 +6,8 @@
 __all__ = ['styles', 'fonts', 'sans', 'bold', 'usual_fonts', 'hackmit_look', 'style', 'fonts_for', 'known_fonts', 'font_file',
            'load_font', 'check_glyphs', 'char_tile', 'simple', 'captcha_sizes', 'image_captcha', 'fast_captcha',
            'ripple', 'broken_line', 'gradient', 'Look', 'check_look', 'letter_tile', 'put_letter', 'write_text',
-           'scribble', 'waved', 'cover', 'ground_picture', 'composed', 'hackmit_ground', 'hackmit', 'save_looks',
-           'load_looks']
+           'scribble', 'waved', 'groups_of_columns', 'cover', 'ground_picture', 'composed', 'hackmit_ground', 'hackmit',
+           'save_looks', 'load_looks']
 
 # %% ../nbs/01_styles.ipynb #a5ac312b
 import base64, io, json, math, threading
@@ -25,7 +25,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from .core import *
 from .fastdraw import draw_captcha
 
-# %% ../nbs/01_styles.ipynb #af574ff7
+# %% ../nbs/01_styles.ipynb #268698a5
 styles = {}
 
 def style(f):
@@ -37,7 +37,8 @@ fonts = list(captcha.image.DEFAULT_FONTS) # Font files to draw with; change the 
 _own_fonts = list(fonts)
 _dejavu = Path(get_data_path())/'fonts/ttf'
 _of = lambda *names: [str(_dejavu/f'DejaVu{o}.ttf') for o in names]
-sans, bold = _of('Sans-Bold', 'Sans', 'SansMono-Bold'), _of('Sans-Bold', 'Sans-Bold', 'Serif-Bold', 'SansMono-Bold')
+sans = _of('Sans-Bold', 'Sans', 'SansMono-Bold')
+bold = [*_of(*['Sans-Bold']*3, 'SansMono-Bold', 'Serif-Bold'), *(str(_dejavu/f'{o}.ttf') for o in ('STIXGeneralBol', 'cmb10', 'cmss10'))]
 usual_fonts = {'gradient': sans, 'hackmit': bold} # What some styles draw with unless `fonts` was changed
 
 def fonts_for(style:str)->list:
@@ -47,7 +48,7 @@ def fonts_for(style:str)->list:
 @lru_cache(1)
 def known_fonts()->dict: # {file name: path}
     "Font files of the dependencies, and of this system"
-    found = [*map(Path, font_manager.findSystemFonts()), *_dejavu.glob('DejaVu*.ttf'), *map(Path, captcha.image.DEFAULT_FONTS)]
+    found = [*map(Path, font_manager.findSystemFonts()), *_dejavu.glob('*.ttf'), *map(Path, captcha.image.DEFAULT_FONTS)]
     return {o.name: str(o) for o in sorted(found, key=lambda o: o.parent in (_dejavu, Path(_own_fonts[0]).parent))}
 
 @lru_cache(256)
@@ -159,7 +160,7 @@ def gradient(text:str, rng:Random, width:int=200, height:int=50)->Image.Image:
     ground = np.linspace(u(178, 200), 254, width)
     return Image.fromarray((ground*(1-cover)).round().astype(np.uint8)).convert('RGB')
 
-# %% ../nbs/01_styles.ipynb #1048d0c2
+# %% ../nbs/01_styles.ipynb #5fdb2985
 @dataclass(frozen=True)
 class Look:
     "A style in values; pairs are (least, most)"
@@ -171,6 +172,7 @@ class Look:
     left:tuple = (.05, .15)       # Where they begin, share of the width
     middle:tuple = (.45, .55)     # Middle of a digit or capital, share of the height
     jitter:tuple = (.02, .03)     # Standard deviation of a letter's place, share of width and of height
+    apart:bool = False            # Letters are placed again, up to 20 times, until none shares a column with another
     stroke:tuple = (0., 0.)       # How much strokes are thickened on each side, pixels
     wave:tuple = (0., 0.)         # How far rows are shifted to and fro, pixels
     period:tuple = (3., 12.)      # ... over so many pixels
@@ -248,7 +250,7 @@ def write_text(ink, text, rng, look, k):
         put_letter(ink, tile, size, x + step*space/2 + dx, y + dy, rng.uniform(-look.rotate, look.rotate))
         x += step*space
 
-# %% ../nbs/01_styles.ipynb #87c27219
+# %% ../nbs/01_styles.ipynb #c1e8736a
 def scribble(ink, rng, look, k):
     "Draw lines and dots"
     (w, h), d = ink.size, ImageDraw.Draw(ink)
@@ -270,10 +272,16 @@ def waved(x, rng, look, k):
     dy = far*rng.random()*np.sin(2*np.pi*cols/(period*rng.uniform(2, 8)) + rng.uniform(0, 6.3))
     return x[np.clip(rows+dy.round().astype(int), 0, h-1), np.clip(cols+dx.round().astype(int), 0, w-1)]
 
+def groups_of_columns(ink)->int:
+    "How many pieces a picture falls into where it is cut at empty columns"
+    return int((np.diff(np.asarray(ink).max(0) > 127, prepend=False) & (np.asarray(ink).max(0) > 127)).sum())
+
 def cover(text:str, rng:Random, width:int, height:int, look:Look)->np.ndarray: # `(height, width)`, 0 to 1
     "Where a captcha of this look has ink"
-    ink, k = Image.new('L', (width, height)), height/50
-    write_text(ink, text, rng, look, k)
+    k = height/50
+    for _ in range(20 if look.apart else 1):
+        write_text(ink := Image.new('L', (width, height)), text, rng, look, k)
+        if groups_of_columns(ink) >= len(text): break
     scribble(ink, rng, look, k)
     if (blur := rng.uniform(*look.blur)) > .15: ink = ink.filter(ImageFilter.GaussianBlur(blur*k))
     return waved(np.asarray(ink, np.float32)/255, rng, look, k)
@@ -298,7 +306,7 @@ def composed(text:str, rng:Random, width:int=160, height:int=60, looks=(Look(),)
     im.save(out := io.BytesIO(), 'jpeg', quality=rng.randint(*look.jpeg))
     return Image.open(out).convert('RGB')
 
-# %% ../nbs/01_styles.ipynb #bbc4318c
+# %% ../nbs/01_styles.ipynb #c55d0c70
 @lru_cache(8)
 def hackmit_ground(width, height):
     "Stripes and lines as a PNG in base64"
@@ -311,8 +319,8 @@ def hackmit_ground(width, height):
     im.save(out := io.BytesIO(), 'png')
     return base64.b64encode(out.getvalue()).decode()
 
-hackmit_look = Look((), (.41, .48), 30, True, (1, 1), (0, .03), (.46, .64), (.02, .06), (-.4, .2), lines=(0, 0), dots=(0, 0),
-                    blur=(0, .5), jpeg=(70, 90), inks=((255, 255, 250),), grounds=((0, 0, 0),))
+hackmit_look = Look((), (.46, .54), 30, True, (1, 1.12), (.04, .1), (.45, .7), (.045, .09), stroke=(0, 1), lines=(0, 0), dots=(0, 0),
+                    blur=(0, .4), noise=(0, 3), jpeg=(50, 90), inks=((255, 250, 240),), grounds=((0, 0, 0),))
 
 @style
 def hackmit(text:str, rng:Random, width:int=100, height:int=50)->Image.Image:
