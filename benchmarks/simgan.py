@@ -50,7 +50,7 @@ def main(data: str,  # Folder or zip file of images
          parts: str = 'plain more refiner survive refined selftrain both',
          steps: int = 2500,  # Of training on drawn captchas, 32 at a time
          then: int = 1000,  # More of it, on refined ones or not
-         epochs: int = 40,  # Of the refiner, ten steps each
+         epochs: int = 30,  # Of the refiner, ten steps each
          width: int = 64,  # Of the refiner
          n: int = 8000,  # Unlabelled images to teach itself with
          seed: int = 42):
@@ -89,8 +89,8 @@ def main(data: str,  # Folder or zip file of images
         texts, drawn = zip(*(synth(-i) for i in range(1, 513)))
         x = TensorImage(torch.from_numpy(np.stack([to_array(o, reader.spec) for o in drawn])).permute(0, 3, 1, 2)/255)
         y = list((torch.cat([refined.encodes(o) for o in x.split(64)])*255).round().byte().permute(0, 2, 3, 1).numpy())
-        pairs = [np.concatenate([np.asarray(a), b.squeeze(-1) if channels == 1 else b], 0) for a, b in zip(drawn[:8], y)]
-        Image.fromarray(np.concatenate(pairs, 1)).resize((8*w, 2*h)).save(logs/f'{name}_refined.png')
+        pairs = [np.concatenate([to_array(a, reader.spec), b], 0) for a, b in zip(drawn[:8], y)]
+        Image.fromarray(np.concatenate(pairs, 1).squeeze()).resize((8*w, 2*h)).save(logs/f'{name}_refined.png')
         for what, ims in (('drawn', drawn), ('refined', y)): print(f'{what}, read by the reader of drawn ones\n{evaluate(reader, ims, texts, length=length)}', flush=True)
 
     logs = root/'nbs'/'tutorials'/'simgan'
@@ -109,7 +109,7 @@ def main(data: str,  # Folder or zip file of images
             right = report.right
             print(f'{part}: {took:.0f} s\n{report}', flush=True)
         else: print(f'{part}: {took:.0f} s', flush=True)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6
+        memory = sum(resource.getrusage(o).ru_maxrss for o in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/1e6
         rows.append((part, right, len(known[0]), round(took), f'{memory:.2f}'))
         print(machine(), f'{memory:.2f} GB at most', flush=True)
         file = root/'benchmarks'/'results'/f'simgan_{name}.csv'

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['command', 'images_in', 'expand', 'captcha_generate', 'fitted', 'learner_from', 'drawn_captchas', 'drawn_for',
            'curve_of', 'train_as_told', 'save_calibrated', 'trained_message', 'teach', 'train_blind', 'train_labelled',
-           'captcha_train', 'check_training', 'captcha_refine', 'refined_message', 'rules', 'captcha_evaluate',
-           'readings_table', 'reading_line', 'captcha_read', 'captcha_export']
+           'captcha_train', 'unlabelled_images', 'check_training', 'captcha_refine', 'refined_message', 'rules',
+           'captcha_evaluate', 'readings_table', 'reading_line', 'captcha_read', 'captcha_export']
 
 # %% ../nbs/13_cli.ipynb #4112137a
 import csv, json, sys, warnings
@@ -37,7 +37,7 @@ from .labels import *
 from .export import *
 from .selftrain import *
 
-# %% ../nbs/13_cli.ipynb #4bd66189
+# %% ../nbs/13_cli.ipynb #c3eeeb5c
 @contextmanager
 def command(name:str):
     "Gives a `print` for results; as a command, everything else goes to standard error and a `CaptchaError` ends with 2, an interrupt with 130"
@@ -56,7 +56,7 @@ def _above_0(**values):
         if v is not None and not v > 0: raise CaptchaError(f"{k} is {v}: it must be above 0")
 
 def images_in(path)->list:
-    "The images in a folder, a zip file or a challenge file (*.json), or in a folder of those; any other file as it is"
+    "The images in a folder, a zip file or a challenge file (*.json), or in a folder of challenge files; any other file as it is"
     path, kind = Path(path), Path(path).suffix.lower()
     if path.is_dir():
         files = sorted(path.glob('*.json'))
@@ -119,14 +119,15 @@ def learner_from(
     columns = dict(stride=pick_stride(spec.width, spec.max_len)) if issubclass(archs[spec.arch], crnn_small) else {}
     return start_from(captcha_learner(dls, spec.arch, {**columns, **spec.arch_args}), model, spec)
 
-# %% ../nbs/13_cli.ipynb #1be15746
+# %% ../nbs/13_cli.ipynb #b937fd78
 def drawn_captchas(
     pretrain:str, # `synth`, `synth:STYLE`, or `synth:fit` for a style found from images
     run, # Folder where a style that was found is kept
     images, texts, # To find a style from; the texts can be None
     spec:Spec, # Size and alphabet
     lengths:tuple, # (fewest, most) characters
-    refiner=None # File of a refiner
+    refiner=None, # File of a refiner
+    seed:int=42
 ):
     "Endless drawn captchas, perhaps refined"
     kind, _, style = pretrain.partition(':')
@@ -135,7 +136,7 @@ def drawn_captchas(
     if style == 'fit': style = fitted(run, images, texts, chars=spec.chars, length=lengths)
     tfms = dict(batch_tfms=[Refine(load_refiner(refiner)), CaptchaAugment()]) if refiner else {}
     return CaptchaDataLoaders.from_synth(spec.chars, lengths, style or 'simple', n=1600, n_valid=160, online=True, max_len=spec.max_len,
-                                         synth_size=(spec.height, spec.width), channels=spec.channels, fold=spec.fold, bs=32, **tfms)
+                                         synth_size=(spec.height, spec.width), channels=spec.channels, fold=spec.fold, bs=32, seed=seed, **tfms)
 
 def drawn_for(learn, pretrain:str, run, blind:bool=False, refiner=None):
     "The same for a learner and its labels, which `blind` leaves out of the search for a style"
@@ -177,25 +178,30 @@ read images with:  captcha-read {out} IMAGE...
 or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text
 without torch:     captcha-export {out} --int8 --images {data} --label '{label}'"""
 
-# %% ../nbs/13_cli.ipynb #56dc31a1
-def teach(learn, pool, drawn, run, uneven:bool, length=None):
+# %% ../nbs/13_cli.ipynb #79f19c98
+def teach(learn, pool, drawn, run, uneven:bool, seed:int, length=None):
     "Self-training with the unlabelled images `pool`, beside the labelled ones of `learn`"
     items = [] if drawn is learn.dls else learn.dls.train_ds.items
     texts = [learn.spec.text(o.text) for o in items]
     if texts and not length: length = min(map(len, texts)), max(map(len, texts))
+    if length and parse_length(length)[1] and parse_length(length)[1] > learn.spec.max_len:
+        raise CaptchaError(f"--length is {length}: the model can learn {learn.spec.max_len} characters at most, the longest of its labels")
     own = ([o.image for o in items], texts) if items else None
-    return self_train(learn, pool, drawn and synth_of(drawn), own, balanced=not uneven, folder=run/'selftrain', length=length)
+    self_train(learn, pool, drawn and synth_of(drawn), own, balanced=not uneven, folder=run/'selftrain', seed=seed, length=length)
+    if (low := learn.rounds[-1]).seldom_share < .05: warnings.warn(f"{low.seldom!r} is hardly ever read: leave it out of --chars if it does not occur")
+    return learn
 
-def train_blind(pool, out, run, pretrain, chars, length, fold, arch, epochs, lr, resume, refiner, uneven):
+def train_blind(pool, out, run, pretrain, chars, length, fold, arch, epochs, lr, resume, refiner, uneven, seed):
     "A reader from images without labels, and what is to be said of it"
     if not (chars and length): raise CaptchaError("without labelled images, give the alphabet (--chars) and how long texts are (--length 4, or 4-6)")
     lengths, chars = parse_length(length), nfc(chars).lower() if fold else nfc(chars)
     if not lengths[1] or not lengths[0]: raise CaptchaError(f"length is {length}: give a number from 1, or two such as 4-6")
     spec = Spec(''.join(dict.fromkeys(chars)), lengths[1], *guess_size(pool), fold=fold)
-    drawn = drawn_captchas(pretrain or 'synth:fit', run, pool[:200], None, spec, lengths, refiner)
+    drawn = drawn_captchas(pretrain or 'synth:fit', run, pool[:200], None, spec, lengths, refiner, seed)
     learn = captcha_learner(drawn, arch)
     train_captcha(learn, epochs or 50, 1.5*lr, run, resume)
-    save_model(teach(learn, pool, drawn, run, uneven, lengths), out)
+    save_model(learn, out)                # what comes now can fail or be interrupted
+    save_model(teach(learn, pool, drawn, run, uneven, seed, lengths), out)
     return learn.rounds, f"""
 {learn.rounds[-1]}
 No image has a label, so nobody knows how often this is right; the confidences are not calibrated, and there is no threshold to accept readings by.
@@ -204,7 +210,7 @@ Label a hundred images and ask: captcha-evaluate {out} FOLDER
 model {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, rounds of self-training in {run/'selftrain'}
 read images with:  captcha-read {out} IMAGE... --length {length}"""
 
-# %% ../nbs/13_cli.ipynb #fff4906f
+# %% ../nbs/13_cli.ipynb #3741c2aa
 def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretrain, start, curve, refiner, pool, uneven, length, say, **kwargs):
     "A reader from labelled images, or a learning curve, and what is to be said of it"
     learn = learner_from(data, label, start, **args) if start else captcha_learner(CaptchaDataLoaders.from_folder(data, label, **args), arch)
@@ -216,11 +222,13 @@ def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretra
         alphabet = {} if drawn else dict(chars=spec.chars, fold=spec.fold)
         return curve_of(data, label, run, drawn=drawn, arch=arch, bs=args['bs'], seed=args['seed'], **alphabet)
     train_as_told(learn, drawn, start, epochs, lr, run, resume, **kwargs)
-    if pool: teach(learn, pool, drawn, run, uneven, length)
+    if pool:
+        save_model(learn, out)            # what comes now can fail or be interrupted
+        teach(learn, pool, drawn, run, uneven, args['seed'], length)
     report = save_calibrated(learn, out)
     return report, trained_message(report, out, run, data, label, len(dls.valid_ds), kwargs['best'])
 
-# %% ../nbs/13_cli.ipynb #1ec5a6da
+# %% ../nbs/13_cli.ipynb #2c114c91
 @call_parse(pos=['data'])
 def captcha_train(
     data:str=None, # Folder of labelled images, or a table of file names and labels; can be left out with --unlabelled
@@ -249,28 +257,38 @@ def captcha_train(
     out = Path(out)
     same = dict(out=out, run=out.with_suffix(''), pretrain=pretrain, arch=arch, epochs=epochs, lr=lr, resume=resume, refiner=refiner, uneven=uneven)
     with command('captcha-train') as say:
-        check_training(out, data, unlabelled, curve, from_, pretrain, refiner)
+        check_training(out, data, unlabelled, curve, from_, pretrain, refiner, best or patience, length or uneven)
+        if length: parse_length(length)
         _above_0(bs=bs, epochs=epochs, lr=lr, patience=patience)
         set_seed(seed, reproducible=True)
-        pool = images_in(unlabelled) if unlabelled else None
+        pool = unlabelled_images(unlabelled) if unlabelled else None
         args = dict(valid_pct=valid_pct, seed=seed, bs=bs, chars=chars, fold=fold)
-        if not data: result, text = train_blind(pool, chars=chars, length=length, fold=fold, **same)
+        if not data: result, text = train_blind(pool, chars=chars, length=length, fold=fold, seed=seed, **same)
         else: result, text = train_labelled(data, label, args, start=from_, curve=curve, pool=pool, length=length, say=say,
                                             best=best, patience=patience, **same)
         say(text)
         return None if is_cli() else result
 
-# %% ../nbs/13_cli.ipynb #b507e672
-def check_training(out, data, unlabelled, curve, start, pretrain, refiner):
+# %% ../nbs/13_cli.ipynb #776f41ec
+def unlabelled_images(path)->list:
+    "What `--unlabelled` names"
+    if not Path(path).exists(): raise CaptchaError(f"{path}: no such file or folder")
+    if len(images := images_in(path)) < 20: raise CaptchaError(f"{path}: {len(images)} images: at least 20 are needed, some thousands do well")
+    return images
+
+def check_training(out, data, unlabelled, curve, start, pretrain, refiner, stopping, about_unlabelled):
     "Refuse options that do not go together"
     if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
     if not (data or unlabelled): raise CaptchaError("there is nothing to train on: give a folder of labelled images, or --unlabelled FOLDER")
     if curve and start: raise CaptchaError('--curve and --from do not go together: a curve begins with fresh weights')
     if curve and unlabelled: raise CaptchaError('--curve and --unlabelled do not go together: a curve is drawn with labelled images')
     if start and not data: raise CaptchaError('--from goes with labelled images only')
+    if stopping and not data: raise CaptchaError('--best and --patience go with labelled images only')
+    if about_unlabelled and not unlabelled: raise CaptchaError('--length and --uneven are about images without labels: give --unlabelled as well')
+    if refiner and curve: raise CaptchaError('--refiner and --curve do not go together')
     if refiner and data and not pretrain: raise CaptchaError('--refiner refines drawn captchas: give --pretrain synth:STYLE as well')
 
-# %% ../nbs/13_cli.ipynb #8e576206
+# %% ../nbs/13_cli.ipynb #824ffa2d
 @call_parse
 def captcha_refine(
     real:str=None, # Folder, zip file or challenge file (*.json) of real images
@@ -298,7 +316,7 @@ def captcha_refine(
         if synthetic == 'fit': synthetic = fitted(run, images[:200], chars=chars, length=parse_length(length))
         *size, channels = guess_size(images)
         dls = refiner_dls(Synth(chars, parse_length(length), synthetic, tuple(size), seed), images, n=10*bs, bs=bs)
-        learn = SimGANLearner(dls, SimGAN(Refiner(channels, width, blocks), PatchDiscriminator(channels)), weight)
+        learn = SimGANLearner(dls, SimGAN(Refiner(channels, width, blocks), PatchDiscriminator(channels)), weight, first=(0, min(60, 10*epochs//3)))
         fit_refiner(learn, epochs, lr, run, resume)
         save_refiner(learn.model.refiner, out)
         say(refined_message(learn, out, run, synthetic))

@@ -202,7 +202,7 @@ def zip_images(
     if not names: raise ArchiveError(f"{path}: no images in it; {', '.join(sorted(image_exts))} are looked for")
     return [root/o for o in names]
 
-# %% ../nbs/00_core.ipynb #4da63ab9
+# %% ../nbs/00_core.ipynb #e5ab75a6
 max_json = 400_000_000 # Larger JSON files are refused, in bytes
 
 def json_images(
@@ -220,7 +220,7 @@ def json_images(
         texts = [v for k,v in o.items() if k.endswith('base64') and isinstance(v, str)] if isinstance(o, dict) else []
         if len(texts) != 1: raise ArchiveError(f"{path}: its image {i} has {len(texts)} entries that end in `base64` and are text: one is needed")
         if len(texts[0]) > 4*max_entry//3: raise ArchiveError(f"{path}: its image {i} has {len(texts[0])} letters of base64: at most {4*max_entry//3} are read")
-        try: data = base64.b64decode(texts[0], validate=True)
+        try: data = encoded_bytes(texts[0])
         except ValueError: data = b''
         im = io.BytesIO(data)
         im.name = f"{path}/{o.get('name', i)}"

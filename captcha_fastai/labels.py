@@ -84,11 +84,12 @@ def trained_on_drawn(drawn, steps:int, folder, arch:str): # Learner
     with learn.no_bar(), learn.no_logging():
         return train_captcha(learn, default_epochs(len(drawn.train_ds), drawn.train.bs, steps), 3e-3, folder, resume=(Path(folder)/'last.ckpt').exists())
 
-# %% ../nbs/10_labels.ipynb #a94861f5
+# %% ../nbs/10_labels.ipynb #1f0f7db0
 def mark(o)->str:
     "A mark of an image: its path, size and time if it is a file, else its pixels"
     if isinstance(o, (str, Path)) and Path(o).is_file(): return f'{o} {Path(o).stat().st_size} {Path(o).stat().st_mtime_ns}'
-    return sha1(np.asarray(open_image(o)).tobytes()).hexdigest()
+    try: return sha1(np.asarray(open_image(o)).tobytes()).hexdigest()
+    except ImageError: return 'unreadable'
 
 def curve_folder(folder, images, *args)->Path:
     "Where what is known about these images and arguments lies"

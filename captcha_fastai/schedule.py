@@ -112,10 +112,11 @@ def load_checkpoint(folder)->dict:
     except FileNotFoundError: raise ModelError(f"{path}: no such file: there is nothing to resume") from None
     except Exception as e: raise ModelError(f"{path}: not a checkpoint ({str(e).splitlines()[0]})") from None
 
-# %% ../nbs/09_schedule.ipynb #739f039e
+# %% ../nbs/09_schedule.ipynb #d9d993c4
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
     data = [[list(map(str, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
+    data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     return {'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr, 'batch size': learn.dls.train.bs, 'data and split': data}
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['char_thresholds', 'sure', 'with_prior', 'aligned', 'copies', 'Round', 'observe', 'mixed_dls', 'go_on', 'self_train',
-           'worse', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
+           'check_rounds', 'worse', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
 
 # %% ../nbs/11_selftrain.ipynb #fd0717db
 import json, warnings
@@ -45,7 +45,7 @@ def sure(readings, share:float, expected:float=None)->list: # Their numbers
     least = char_thresholds(readings, share, expected)
     return [i for i,r in enumerate(readings) if r.text and all(p >= least[c] for c,p in zip(r.text, r.chars))]
 
-# %% ../nbs/11_selftrain.ipynb #930a5f63
+# %% ../nbs/11_selftrain.ipynb #50fa48f6
 def with_prior(reader:Reader, prior:np.ndarray)->Reader:
     "The same reader with `prior`, one number for each id, added to its log-probabilities"
     def _logp(x):
@@ -56,8 +56,9 @@ def with_prior(reader:Reader, prior:np.ndarray)->Reader:
 def aligned(prior, readings, vocab, most:float=1.5)->np.ndarray:
     "`prior`, moved so that characters come equally often"
     n = Counter(''.join(r.text for r in readings))
-    expected = sum(n.values())/len(vocab.chars)
-    step = [0., *(np.log(expected/max(n[c], expected/10)) for c in vocab.chars)]
+    there = [c for c in vocab.chars if n[c] >= .05*sum(n.values())/len(vocab.chars)]
+    expected = sum(n[c] for c in there)/max(1, len(there))
+    step = [0., *(np.log(expected/n[c]) if c in there else 0. for c in vocab.chars)]
     return np.clip(prior + .5*np.array(step), -most, most)
 
 # %% ../nbs/11_selftrain.ipynb #053cd2e7
@@ -74,7 +75,7 @@ def copies(
             out += list((tfm.encodes(x)*255).round().byte().permute(0, 2, 3, 1).numpy())
     return out
 
-# %% ../nbs/11_selftrain.ipynb #22dd6e59
+# %% ../nbs/11_selftrain.ipynb #3796bd84
 class Round(NamedTuple):
     "What was seen before a round of training"
     round:int        # 0 is the first
@@ -94,21 +95,21 @@ def observe(learn, arrays, held, share:float, balanced:bool, state, r:int, bs=25
     "Read all images and choose"
     chars, vocab, out = learn.spec.chars, learn.spec.vocab, set(held)
     prior = np.array(state['prior']) if state else np.zeros(len(vocab))
-    reader = with_prior(model_reader(learn.model, learn.spec), prior)
+    reader = with_prior(model_reader(learn.model, learn.spec, learn.dls.device), prior)
     read = reader.read_many(progress_bar(arrays, leave=False), bs, **rules)
-    pool, n = [i for i in range(len(arrays)) if i not in out], Counter(''.join(o.text for o in read))
+    pool, n = [i for i,o in enumerate(read) if i not in out and len(o.text) <= learn.spec.max_len], Counter(''.join(o.text for o in read))
     most = sum(len(read[i].text) for i in pool)/len(chars) if balanced else None
     look = [pool[k] for k in sure([read[i] for i in pool], share, most)] + held
     again = reader.read_many(copies([arrays[i] for i in look], r), bs, **rules)
     same = {i for i,o in zip(look, again) if o.text == read[i].text}
     mean, seldom = (lambda x: float(np.mean(list(x)))), min(chars, key=lambda c: n[c])
     kept, before = [i for i in look if i in same and i not in out], state['held'] if state else None
-    row = Round(r, len(pool), len(kept), mean(read[i].text == t for i,t in zip(held, before)) if before else 0., mean(i in same for i in held),
+    row = Round(r, len(arrays)-len(held), len(kept), mean(read[i].text == t for i,t in zip(held, before)) if before else 0., mean(i in same for i in held),
                 mean(read[i].confidence for i in held), seldom, n[seldom]*len(chars)/max(1, sum(n.values())))
     return dict(round=r, rows=[*(state['rows'] if state else ()), row], prior=(aligned(prior, read, vocab) if balanced else prior).tolist(),
                 kept={i: read[i].text for i in kept}, held=[read[i].text for i in held])
 
-# %% ../nbs/11_selftrain.ipynb #f2a33979
+# %% ../nbs/11_selftrain.ipynb #12f73282
 def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs:int=32, first:int=0)->CaptchaDataLoaders:
     "Believed images, drawn ones (a share `drawn` of all), and labelled ones (a fifth at least)"
     n, (own, own_texts) = len(arrays), labelled or ([], [])
@@ -123,22 +124,23 @@ def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs
             texts.append(text)
     n, how = len(arrays), dict(chars=spec.chars, max_len=spec.max_len, size=(spec.height, spec.width), channels=spec.channels, fold=spec.fold)
     both = arrays + arrays[:2], texts + texts[:2]                      # two to watch; nothing is chosen by them
-    return CaptchaDataLoaders.from_lists(*both, splits=(range(n), range(n, n+2)), bs=bs, **how)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='(?s).*look mislabelled')       # believed readings can be wrong
+        return CaptchaDataLoaders.from_lists(*both, splits=(range(n), range(n, n+2)), bs=bs, **how)
 
 def go_on(learn, dls, steps:int, lr:float): # Learner
     "Train on from the weights of `learn`"
     new = start_from(captcha_learner(dls, learn.spec.arch, learn.spec.arch_args), learn.model.cpu(), learn.spec)
-    with new.no_logging(), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='.*look mislabelled')
-        new.fit_one_cycle(max(1, round(steps*dls.train.bs/len(dls.train_ds))), lr)
+    with new.no_logging(): new.fit_one_cycle(max(1, round(steps*dls.train.bs/len(dls.train_ds))), lr)
     learn.model.load_state_dict(new.model.state_dict())
+    learn.model.to(learn.dls.device)
     return learn
 
-# %% ../nbs/11_selftrain.ipynb #12f15cf2
+# %% ../nbs/11_selftrain.ipynb #1fc0075a
 def self_train(
     learn, # From `captcha_learner`; has learned from drawn captchas, or from a few labelled ones
     images, # Unlabelled: paths, or anything else that holds an image
-    synth=None, # A `Synth` whose captchas are mixed in
+    synth=None, # A `Synth` whose captchas are mixed in, as they are drawn
     labelled=None, # (images, labels) that are mixed in
     steps:tuple=(500, 500, 500, 500, 2500), # Of training in each round
     shares:tuple=(.7, .8, .9, .9, .9), # How much of each character is believed in each round
@@ -151,7 +153,7 @@ def self_train(
 ): # `learn`, with `.rounds` and `.believed`, {index of an image: its reading}
     "Train on images without labels"
     spec = learn.spec
-    if len(steps) != len(shares): raise CaptchaError(f"self_train: {len(steps)} numbers of steps, but {len(shares)} shares: give one each for a round")
+    check_rounds(spec, steps, shares)
     where, arrays = decoded(images, spec)
     labelled = labelled and ([to_array(o, spec) for o in labelled[0]], list(labelled[1]))
     start = weights_digest({k: v.cpu() for k,v in learn.model.state_dict().items()}, '')
@@ -176,10 +178,16 @@ def self_train(
     learn.rounds, learn.believed = state['rows'], {where[int(i)]: t for i,t in state['kept'].items()}
     return learn
 
-# %% ../nbs/11_selftrain.ipynb #34170779
+# %% ../nbs/11_selftrain.ipynb #6eacc497
+def check_rounds(spec, steps, shares):
+    "Refuse what self-training cannot do"
+    if len(steps) != len(shares): raise CaptchaError(f"self_train: {len(steps)} numbers of steps, but {len(shares)} shares: give one each for a round")
+    if (spec.mean, spec.std) != (.5, .25):
+        raise CaptchaError(f"self_train: the learner scales images by {spec.mean} and {spec.std}: .5 and .25 are needed, as CaptchaDataLoaders have them")
+
 def worse(a:Round, b:Round, n:int)->bool:
-    "Are so many fewer of `n` held-out images steady that it can hardly be chance?"
-    return b.steady < a.steady - .03 - 2*(a.steady*(1-a.steady)/n)**.5
+    "Are many fewer of `n` held-out images steady than chance would have it, or is a character given up? A reader that always reads the same is steady, too"
+    return b.steady < a.steady - .03 - 2*(a.steady*(1-a.steady)/n)**.5 or b.seldom_share < a.seldom_share/2 - .05
 
 def save_rounds(learn, state, folder):
     "Weights, then what was seen with them"
@@ -189,9 +197,13 @@ def save_rounds(learn, state, folder):
 def load_rounds(learn, folder):
     "Put `learn` where it was, if `save_rounds` wrote anything"
     if not (folder/'rounds.json').exists(): return None
-    state = json.loads((folder/'rounds.json').read_text(encoding='utf-8'))
-    learn.model.load_state_dict(load_model(folder/f"round_{state['round']}.safetensors")[0].state_dict())
-    return {**state, 'rows': [Round(*o) for o in state['rows']]}
+    try:
+        state = json.loads((folder/'rounds.json').read_text(encoding='utf-8'))
+        weights, rows = load_model(folder/f"round_{state['round']}.safetensors")[0].state_dict(), [Round(*o) for o in state['rows']]
+        learn.model.load_state_dict(weights)
+        return {**{k: state[k] for k in ('round', 'prior', 'kept', 'held', 'done')}, 'rows': rows}
+    except (ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise ModelError(f"{folder/'rounds.json'}: damaged ({str(e)[:200]}): remove the folder to begin again") from None
 
 def decoded(images, spec)->tuple: # (indices, arrays)
     "What can be read, decoded; the rest is named"

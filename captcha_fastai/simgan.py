@@ -8,8 +8,9 @@ __all__ = ['ResidualBlock', 'Refiner', 'PatchDiscriminator', 'patch_loss', 'shar
            'RefinerCheckpoint', 'refiner_state', 'set_refiner_state', 'fit_refiner', 'save_refiner', 'load_refiner',
            'Refine']
 
-# %% ../nbs/07_simgan.ipynb #92c6aa84
-import csv, json
+# %% ../nbs/07_simgan.ipynb #4abb7dab
+import csv, hashlib, json
+from copy import deepcopy
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from .core import *
 from .models import *
 from .data import *
 
-# %% ../nbs/07_simgan.ipynb #31c030cc
+# %% ../nbs/07_simgan.ipynb #e3d15f20
 class ResidualBlock(nn.Module):
     "Two 3x3 convolutions around which the input passes"
     def __init__(self, width):
@@ -40,6 +41,8 @@ class Refiner(nn.Module):
         identity:bool=True # Begin as the identity; the paper's begins with noise
     ):
         super().__init__()
+        if channels not in (1, 3) or not 1 <= width <= 512 or not 1 <= blocks <= 32:
+            raise ModelError(f"a refiner of {channels} channels, width {width}, {blocks} blocks: give 1 or 3, a width up to 512, and up to 32 blocks")
         self.args = dict(channels=channels, width=width, blocks=blocks, identity=identity)
         self.body = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True), *[ResidualBlock(width) for _ in range(blocks)])
         self.head = nn.Conv2d(width, channels, 1)
@@ -70,7 +73,7 @@ def share_called_real(out):
     "Share of patches that are taken for real ones"
     return (out.argmax(1) == 1).float().mean()
 
-# %% ../nbs/07_simgan.ipynb #9aa97dec
+# %% ../nbs/07_simgan.ipynb #b53c48b9
 class HistoryBuffer:
     "Refined images of earlier steps"
     def __init__(self,
@@ -88,7 +91,7 @@ class HistoryBuffer:
         keep = new[self._some(len(new), max(half, 1))].cpu()
         room = self.size - len(self)
         self.images = keep[:room] if self.images is None else torch.cat([self.images, keep[:max(room, 0)]])
-        if len(rest := keep[max(room, 0):]): self.images[self._some(len(self), len(rest))] = rest
+        if len(rest := keep[max(room, 0):][:len(self)]): self.images[self._some(len(self), len(rest))] = rest
         return out
 
 # %% ../nbs/07_simgan.ipynb #3bdf2a4a
@@ -174,7 +177,7 @@ class SimGANLearner(Learner):
         self.bf16, self.steps, self.history = has_bf16(dls.device) if bf16 is None else bf16, 0, HistoryBuffer(history)
         model.to(memory_format=torch.channels_last)
 
-# %% ../nbs/07_simgan.ipynb #40d66792
+# %% ../nbs/07_simgan.ipynb #c720cb1a
 @patch
 def _do_epoch_train(self:SimGANLearner):
     self.dls.train_ds.epoch = self.epoch
@@ -183,7 +186,8 @@ def _do_epoch_train(self:SimGANLearner):
 @patch
 def _do_one_batch(self:SimGANLearner):
     x, real = (o.as_subclass(Tensor).contiguous(memory_format=torch.channels_last) for o in (*self.xb, *self.yb))
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16): self.train_step(x, real) if self.training else self.look(x, real)
+    half = torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False) # weights change inside it
+    with half: self.train_step(x, real) if self.training else self.look(x, real)
     self('after_pred')
     self('after_loss')
 
@@ -200,6 +204,7 @@ def look(self:SimGANLearner, x, real):
     self.pred = Refined(x, refined, D(refined), D(real))
     self.loss = self.loss_grad = self.refiner_loss(refined, x)
 
+# %% ../nbs/07_simgan.ipynb #8533b6ea
 @patch
 def train_step(self:SimGANLearner, x, real):
     "The refiner's updates, then the discriminator's"
@@ -249,7 +254,7 @@ def plot_discriminator(
     ax.legend()
     return ax
 
-# %% ../nbs/07_simgan.ipynb #bce78112
+# %% ../nbs/07_simgan.ipynb #c0dc6d9b
 class RefinerCheckpoint(Callback):
     "After each epoch: log and checkpoint"
     order, run_valid = 65, False
@@ -257,10 +262,17 @@ class RefinerCheckpoint(Callback):
         self.folder, self.settings, self.state = Path(folder), settings or {}, state
         self.rows, self.start = (state['rows'], state['epoch']+1) if state else ([], 0)
     def before_fit(self):
+        self._logger = self.logger
         if self.state: set_refiner_state(self.learn, self.state)
         self.state = None
+    def before_epoch(self):
+        if self.epoch < self.start: self.learn.logger = noop  # skipped, when resuming
+    def after_fit(self): self.learn.logger = self._logger
     def after_epoch(self):
-        if self.epoch < self.start: return                     # skipped, when resuming
+        self.learn.logger = self._logger
+        if self.epoch < self.start:
+            self.recorder.values[-1] = L(self.rows[self.epoch][1:])
+            return
         names = ['epoch', *self.recorder.metric_names[1:-1]]
         self.rows.append([self.epoch, *(float(f'{o:.6g}') for o in self.recorder.values[-1])])
         with atomic_path(self.folder/'log.csv') as tmp, open(tmp, 'w', newline='') as f: csv.writer(f).writerows([names, *self.rows])
@@ -280,7 +292,7 @@ def set_refiner_state(learn, state):
     torch.set_rng_state(state['torch'])
     learn.dls.train.rng.setstate(state['shuffle'])
 
-# %% ../nbs/07_simgan.ipynb #4799af6c
+# %% ../nbs/07_simgan.ipynb #11e7a219
 def fit_refiner(
     learn, # `SimGANLearner`
     epochs:int=30,
@@ -297,14 +309,14 @@ def fit_refiner(
         try: state = torch.load(folder/'refiner.ckpt', weights_only=True, map_location='cpu')
         except FileNotFoundError: raise ModelError(f"{folder/'refiner.ckpt'}: no such file: there is nothing to resume") from None
         except Exception as e: raise ModelError(f"{folder/'refiner.ckpt'}: not a checkpoint ({str(e).splitlines()[0]})") from None
-        if state['settings'] != settings:
-            bad = next(k for k in settings if state['settings'].get(k) != settings[k])
-            raise ModelError(f"{folder}: the checkpoint's {bad} is {state['settings'].get(bad)}, not {settings[bad]}: give the same arguments to resume")
+        for k,v in settings.items():
+            if (had := state.get('settings', {}).get(k)) != v:
+                raise ModelError(f"{folder}: the checkpoint's {k} is {had}, not {v}: give the same arguments to resume")
     if learn.opt is None: learn.create_opt()
     learn.fit(epochs, lr, start_epoch=state['epoch']+1 if state else 0, cbs=RefinerCheckpoint(folder, settings, state))
     return learn
 
-# %% ../nbs/07_simgan.ipynb #f1c775be
+# %% ../nbs/07_simgan.ipynb #f8fae94e
 def save_refiner(refiner:Refiner, path)->str:
     "Write a refiner to a file without pickle"
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in refiner.state_dict().items()}
@@ -316,9 +328,9 @@ def load_refiner(path)->Refiner:
     try:
         with safe_open(path, 'pt') as f:
             args, weights = json.loads((f.metadata() or {})['refiner']), {k: f.get_tensor(k).clone() for k in f.keys()}
-        if args['channels'] not in (1, 3) or not 0 < args['width'] <= 1024 or not 0 <= args['blocks'] <= 64: raise ValueError(f'of {args}')
-        refiner = Refiner(**args)
-        refiner.load_state_dict(weights)
+        with torch.device('meta'): refiner = Refiner(**args)                  # costs no memory until the arrays are known to fit
+        if not all(v.dtype == torch.float32 and v.isfinite().all() for v in weights.values()): raise ValueError('its arrays are not finite float32 numbers')
+        refiner.load_state_dict(weights, assign=True)
     except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as e:
         raise ModelError(f"{path}: not a refiner that save_refiner wrote ({str(e).splitlines()[0]})") from None
@@ -328,7 +340,8 @@ class Refine(DisplayedTransform):
     "Refine a batch of drawn images, numbers from 0 to 1"
     order = 20
     def __init__(self, refiner:Refiner, bf16:bool=None):
-        self.refiner = refiner.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.key = hashlib.sha1(b''.join(v.detach().cpu().numpy().tobytes() for v in refiner.state_dict().values())).hexdigest()[:12]
+        self.refiner = deepcopy(refiner).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.bf16 = bf16
     def encodes(self, x:TensorImage):
         if x.shape[1] != (n := self.refiner.args['channels']): raise ModelError(f"the refiner is for {n} channels, the images have {x.shape[1]}")

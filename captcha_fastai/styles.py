@@ -25,7 +25,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from .core import *
 from .fastdraw import draw_captcha
 
-# %% ../nbs/01_styles.ipynb #268698a5
+# %% ../nbs/01_styles.ipynb #2be02343
 styles = {}
 
 def style(f):
@@ -41,9 +41,10 @@ sans = _of('Sans-Bold', 'Sans', 'SansMono-Bold')
 bold = [*_of(*['Sans-Bold']*3, 'SansMono-Bold', 'Serif-Bold'), *(str(_dejavu/f'{o}.ttf') for o in ('STIXGeneralBol', 'cmb10', 'cmss10'))]
 usual_fonts = {'gradient': sans, 'hackmit': bold} # What some styles draw with unless `fonts` was changed
 
-def fonts_for(style:str)->list:
+def fonts_for(style:str, text:str='')->list:
     "Font files that a style draws with"
-    return usual_fonts.get(style, fonts) if fonts == _own_fonts else fonts
+    files = usual_fonts.get(style, fonts) if fonts == _own_fonts else fonts
+    return files if text.isascii() and text.isalnum() else [o for o in files if not Path(o).name.startswith('cm')] # those have other signs there
 
 @lru_cache(1)
 def known_fonts()->dict: # {file name: path}
@@ -306,7 +307,7 @@ def composed(text:str, rng:Random, width:int=160, height:int=60, looks=(Look(),)
     im.save(out := io.BytesIO(), 'jpeg', quality=rng.randint(*look.jpeg))
     return Image.open(out).convert('RGB')
 
-# %% ../nbs/01_styles.ipynb #c55d0c70
+# %% ../nbs/01_styles.ipynb #b156c895
 @lru_cache(8)
 def hackmit_ground(width, height):
     "Stripes and lines as a PNG in base64"
@@ -325,7 +326,7 @@ hackmit_look = Look((), (.46, .54), 30, True, (1, 1.12), (.04, .1), (.45, .7), (
 @style
 def hackmit(text:str, rng:Random, width:int=100, height:int=50)->Image.Image:
     "White bold letters on four stripes, under four lines"
-    return composed(text, rng, width, height, [replace(hackmit_look, fonts=tuple(fonts_for('hackmit')), picture=hackmit_ground(width, height))])
+    return composed(text, rng, width, height, [replace(hackmit_look, fonts=tuple(fonts_for('hackmit', text)), picture=hackmit_ground(width, height))])
 
 # %% ../nbs/01_styles.ipynb #274436aa
 def save_looks(

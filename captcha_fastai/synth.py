@@ -35,7 +35,7 @@ def find_style(
     if style not in styles: raise CaptchaError(f"style {style!r} is unknown: choose from {', '.join(styles)}, or give a file of looks (*.json)")
     return style, ()
 
-# %% ../nbs/01_synth.ipynb #82a71494
+# %% ../nbs/01_synth.ipynb #92bf50b9
 class Synth:
     "Captcha number `i` of an endless, seeded set"
     def __init__(self,
@@ -48,7 +48,7 @@ class Synth:
         self.style, self.looks = find_style(style)
         self.chars, self.size, self.seed = Vocab(chars).chars, tuple(size), seed
         self.draw = styles[self.style]
-        check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style))
+        check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style, self.chars))
         self.lengths = (length, length) if isinstance(length, int) else tuple(length)
         if len(self.lengths) != 2 or not 1 <= self.lengths[0] <= self.lengths[1]:
             raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
