@@ -89,8 +89,9 @@ def main(data: str,  # Folder or zip file of images
         texts, drawn = zip(*(synth(-i) for i in range(1, 513)))
         x = TensorImage(torch.from_numpy(np.stack([to_array(o, reader.spec) for o in drawn])).permute(0, 3, 1, 2)/255)
         y = list((torch.cat([refined.encodes(o) for o in x.split(64)])*255).round().byte().permute(0, 2, 3, 1).numpy())
-        pairs = [np.concatenate([to_array(a, reader.spec), b], 0) for a, b in zip(drawn[:8], y)]
-        Image.fromarray(np.concatenate(pairs, 1).squeeze()).resize((8*w, 2*h)).save(logs/f'{name}_refined.png')
+        pairs = [np.concatenate([to_array(a, reader.spec), b], 0) for a, b in zip(drawn[:4], y)]
+        picture = Image.fromarray(np.concatenate(pairs, 1).squeeze()).convert('RGB')
+        picture.resize((12*w, 6*h), Image.Resampling.NEAREST).quantize(64).save(logs/f'{name}_refined.png', optimize=True)
         for what, ims in (('drawn', drawn), ('refined', y)): print(f'{what}, read by the reader of drawn ones\n{evaluate(reader, ims, texts, length=length)}', flush=True)
 
     logs = root/'nbs'/'tutorials'/'simgan'
