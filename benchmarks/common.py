@@ -24,3 +24,10 @@ def write_log(learn, path, before=()):
     rows = [*(row for part in before for row in part), *learn.recorder.values]
     names = ['epoch', *learn.recorder.metric_names[1:-1]]
     with path.open('w', newline='') as f: csv.writer(f).writerows([names, *([i, *(f'{o:.6g}' for o in row)] for i, row in enumerate(rows))])
+
+
+def keep_rows(path, names, rows):
+    "Add `rows` to a CSV; those of the same first value are replaced"
+    path.parent.mkdir(exist_ok=True)
+    old = [r for r in csv.reader(path.open()) if r[0] not in (names[0], *[o[0] for o in rows])] if path.exists() else []
+    with path.open('w', newline='') as f: csv.writer(f).writerows([names, *old, *rows])

@@ -3,7 +3,6 @@
     python benchmarks/simgan.py ../shared/data/hackmit/unlabelled.zip --labels ../shared/data/hackmit/dev_labels.json
     python benchmarks/simgan.py ../shared/data/captcha_images_v2 --style fit --chars 2345678bcdefgmnpwxy --length 5 --name captcha_images_v2 --parts "plain selftrain"
 """
-import csv
 import json
 import resource
 import time
@@ -13,7 +12,7 @@ from random import Random
 import numpy as np
 import pandas as pd
 import torch
-from common import machine
+from common import keep_rows, machine
 from fastai.torch_core import TensorImage, set_seed
 from fastcore.script import call_parse
 from PIL import Image
@@ -54,7 +53,7 @@ def main(data: str,  # Folder or zip file of images
          width: int = 64,  # Of the refiner
          n: int = 8000,  # Unlabelled images to teach itself with
          seed: int = 42):
-    images, work, rows = expand([data]), root/'models'/f'simgan_{name}', []
+    images, work = expand([data]), root/'models'/f'simgan_{name}'
     known = labelled_ones(images, labels)
     h, w, channels = guess_size(images)
     some = Random(seed).sample(images, min(n, len(images)))
@@ -111,8 +110,5 @@ def main(data: str,  # Folder or zip file of images
             print(f'{part}: {took:.0f} s\n{report}', flush=True)
         else: print(f'{part}: {took:.0f} s', flush=True)
         memory = sum(resource.getrusage(o).ru_maxrss for o in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/1e6
-        rows.append((part, right, len(known[0]), round(took), f'{memory:.2f}'))
         print(machine(), f'{memory:.2f} GB at most', flush=True)
-        file = root/'benchmarks'/'results'/f'simgan_{name}.csv'
-        old = [r for r in csv.reader(file.open()) if r[0] not in ('part', *[o[0] for o in rows])] if file.exists() else []
-        with file.open('w', newline='') as o: csv.writer(o).writerows([('part', 'right', 'n', 'seconds', 'gigabytes'), *old, *rows])
+        keep_rows(root/'benchmarks'/'results'/f'simgan_{name}.csv', ('part', 'right', 'n', 'seconds', 'gigabytes'), [(part, right, len(known[0]), round(took), f'{memory:.2f}')])

@@ -72,7 +72,7 @@ def check_spec(spec):
     if not 0 <= spec.threshold <= 2: raise ModelError(f"spec: threshold is {spec.threshold}: it must be a number from 0 to 1, or 2 to accept nothing")
     _vocab(spec.chars)
 
-# %% ../nbs/00_core.ipynb #652b7088
+# %% ../nbs/00_core.ipynb #acb23ced
 @dataclass(frozen=True)
 class Spec:
     "All that must travel with the weights to read an image"
@@ -95,6 +95,8 @@ class Spec:
     def vocab(self): return _vocab(self.chars)
     def text(self, label:str)->str:
         "`label` as this reader would write it: composed, and lowered if it folds case"
+        if not isinstance(label, str):
+            raise LabelError(f"the label {label!r} is {type(label).__name__}, not text: read tables with dtype=str, or leading zeros are lost")
         return nfc(label).lower() if self.fold else nfc(label)
     def to_json(self)->str: return json.dumps(asdict(self), ensure_ascii=False)
 

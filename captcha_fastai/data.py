@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
-           'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'EncodeText', 'CaptchaBlock', 'TensorImageGrey',
-           'LoadImage', 'guess_size', 'survey', 'CaptchaAugment', 'check_labels', 'CaptchaList', 'CaptchaDataLoaders',
-           'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
+           'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'EncodeText', 'CaptchaBlock',
+           'TensorImageGrey', 'LoadImage', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment', 'check_labels',
+           'CaptchaList', 'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha',
+           'OnlineDL', 'untar_captchas']
 
-# %% ../nbs/04_data.ipynb #832be0e0
+# %% ../nbs/04_data.ipynb #cde323a4
 import csv, inspect, re, warnings
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import sha1
 from fastai.vision.all import *
 
 from .core import *
@@ -86,7 +88,7 @@ def labelled(
     files = image_files(data)
     return files, [f(p) for p in files]
 
-# %% ../nbs/04_data.ipynb #650ae79a
+# %% ../nbs/04_data.ipynb #6c59b89e
 class TensorCaptcha(TensorBase): "Ids of a text, zeros behind"
 
 @dataclass(frozen=True)
@@ -103,6 +105,17 @@ def get_image(o):
     "The image of a `Captcha`; anything else as it is"
     return o.image if isinstance(o, Captcha) else o
 
+def mark(o)->str:
+    "A mark of an image: its path, size and time if it is a file, else its pixels"
+    if isinstance(o, (str, Path)) and Path(o).is_file(): return f'{o} {Path(o).stat().st_size} {Path(o).stat().st_mtime_ns}'
+    try: return sha1(np.asarray(open_image(o)).tobytes()).hexdigest()
+    except ImageError: return 'unreadable'
+
+def alphabet_of(chars:str, fold:bool=False)->str:
+    "`chars` composed; lowered and each once if cases are one"
+    return ''.join(dict.fromkeys(nfc(chars).lower())) if fold else nfc(chars)
+
+# %% ../nbs/04_data.ipynb #fb0fa610
 class EncodeText(Transform):
     "Text to ids; what is not given is taken from the training labels"
     def __init__(self, vocab:Vocab=None, max_len:int=None, fold:bool=False): store_attr()
@@ -126,7 +139,7 @@ def CaptchaBlock(
     fold:bool=False, # Make upper and lower case one
 ):
     "A `TransformBlock` for short texts"
-    return TransformBlock(type_tfms=EncodeText(Vocab(chars) if chars else None, max_len, fold))
+    return TransformBlock(type_tfms=EncodeText(Vocab(alphabet_of(chars, fold)) if chars else None, max_len, fold))
 
 # %% ../nbs/04_data.ipynb #f8cab4cb
 class TensorImageGrey(TensorImage):
@@ -175,7 +188,17 @@ def survey(
             doubts.append(f"{image_name(images[j])} and {image_name(o)} are the same picture, labelled {labels[j]!r} and {labels[i]!r}")
     return cache, bad, doubts
 
-# %% ../nbs/04_data.ipynb #2d0557fb
+# %% ../nbs/04_data.ipynb #671dff89
+def sample_border(
+    x, # `(B, C, H, W)`
+    grid, # `(B, H, W, 2)` in [-1, 1]
+    known:bool=None # Does the device know this mode? Apple's do from torch 2.13 on
+):
+    "`F.grid_sample` that goes on with the border's pixels beyond the border"
+    if x.device.type != 'mps' if known is None else known: return F.grid_sample(x, grid, padding_mode='border', align_corners=False)
+    most = 1 - 1/torch.tensor([x.shape[3], x.shape[2]], device=x.device)
+    return F.grid_sample(x, torch.minimum(torch.maximum(grid, -most), most), align_corners=False)
+
 class CaptchaAugment(DisplayedTransform):
     "Turn, stretch, shear, shift, bend, and change the light of a training batch"
     order, split_idx = 30, 0
@@ -200,11 +223,11 @@ class CaptchaAugment(DisplayedTransform):
 
     def encodes(self, x:TensorImage):
         (n, _, h, w), kind = x.shape, type(x)
-        x = F.grid_sample(x.as_subclass(Tensor), self.grid(n, h, w, x.device), padding_mode='border', align_corners=False)
+        x = sample_border(x.as_subclass(Tensor), self.grid(n, h, w, x.device))
         u = lambda a: (torch.rand(n, 1, 1, 1, device=x.device)*2 - 1)*a
         return ((x-.5)*(1+u(self.contrast)) + .5 + u(self.light)).clamp(0, 1).as_subclass(kind)
 
-# %% ../nbs/04_data.ipynb #8d21236a
+# %% ../nbs/04_data.ipynb #7596537b
 def _some(lines, n=5): return '\n  '.join([*lines[:n], *([f'... and {len(lines)-n} more'] if len(lines) > n else [])])
 
 def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: # (labels, Vocab, max_len)
@@ -220,8 +243,7 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
         if isinstance(o, (str, Path)) and said.setdefault(str(o), l) != l:
             raise LabelError(f"{image_name(o)}: labelled {said[str(o)]!r} in one place and {l!r} in another")
     labels = [nfc(l).lower() if fold else nfc(l) for l in labels]
-    if chars: chars = ''.join(dict.fromkeys(nfc(chars).lower())) if fold else nfc(chars)
-    vocab, longest = Vocab(chars) if chars else Vocab.from_labels(labels), max_len or max(map(len, labels))
+    vocab, longest = Vocab(alphabet_of(chars, fold)) if chars else Vocab.from_labels(labels), max_len or max(map(len, labels))
     for o,l in zip(images, labels):
         if bad := vocab.unknown(l): raise LabelError(f"{image_name(o)}: label {l!r} has {bad[0]!r}, which is not in the alphabet {vocab.chars!r}")
         if len(l) > longest: raise LabelError(f"{image_name(o)}: label {l!r} has {len(l)} characters: at most {longest} fit")
@@ -266,7 +288,7 @@ def random_split(n:int, valid_pct:float=.2, seed:int=42)->tuple:
     k = min(max(1, round(n*valid_pct)), n-1)
     return sorted(order[k:]), sorted(order[:k])
 
-# %% ../nbs/04_data.ipynb #481e9722
+# %% ../nbs/04_data.ipynb #36662e65
 @patch(cls_method=True)
 @delegates(DataLoaders.from_dsets, but=['path', 'device'])
 def from_lists(cls:CaptchaDataLoaders,
@@ -287,7 +309,7 @@ def from_lists(cls:CaptchaDataLoaders,
     device=None, # Where batches go
     **kwargs):
     "From images and their labels"
-    images = [Path(o) if isinstance(o, str) else o for o in images]
+    images = [Path(o) if isinstance(o, str) and not encoded(o) else o for o in images]
     labels, vocab, longest = check_labels(images, list(labels), chars, max_len, fold)
     *hw, ch = guess_size(images)
     spec = Spec(vocab.chars, longest, *(size or hw), channels or ch, fold=fold)
@@ -303,7 +325,7 @@ def from_lists(cls:CaptchaDataLoaders,
     dls.left_out = [(images[i], why) for i,why in bad.items()]
     return dls
 
-# %% ../nbs/04_data.ipynb #bd5abfe9
+# %% ../nbs/04_data.ipynb #7b7b854e
 @patch(cls_method=True)
 @delegates(CaptchaDataLoaders.from_lists)
 def from_folder(cls:CaptchaDataLoaders, path, label='stem', **kwargs):
@@ -332,7 +354,10 @@ def from_csv(cls:CaptchaDataLoaders, csv_fname, folder=None, fn_col:int=0, label
 @delegates(CaptchaDataLoaders.from_lists)
 def from_df(cls:CaptchaDataLoaders, df, path='.', fn_col=0, label_col=1, **kwargs):
     "From a DataFrame of file names under `path` and labels"
-    col = lambda c: df[c] if c in df.columns else df.iloc[:, c]
+    def col(c):
+        if c in df.columns: return df[c]
+        if isinstance(c, int) and -len(df.columns) <= c < len(df.columns): return df.iloc[:, c]
+        raise LabelError(f"the table has no column {c!r}: it has {', '.join(map(str, df.columns))}")
     return cls.from_lists([Path(path)/o for o in col(fn_col)], list(col(label_col)), **{'path': path, **kwargs})
 
 # %% ../nbs/04_data.ipynb #f98f7a06
@@ -346,7 +371,7 @@ class CaptchaImageBW(CaptchaImage):
     "The grey `CaptchaImage`"
     _show_args, _mode = {'cmap': 'Greys_r'}, 'L'
 
-# %% ../nbs/04_data.ipynb #d4627530
+# %% ../nbs/04_data.ipynb #fe289eb6
 class DrawCaptcha(Transform):
     "The number of a captcha to the captcha (without its image if `part=0`); training numbers move on by `n` each epoch"
     def __init__(self, synth:Synth, n:int, part:int): self.synth, self.n, self.part, self.epoch = synth, n, part, 0
@@ -380,7 +405,8 @@ def from_synth(cls:CaptchaDataLoaders,
     if not online:
         texts, images = zip(*(synth(i) for i in progress_bar(items, leave=False)))
         return cls.from_lists(images, texts, seed=seed, **kwargs)
-    spec = Spec(Vocab(chars).chars, kwargs.pop('max_len'), *kwargs.pop('size'), kwargs.pop('channels', None) or 3, fold=kwargs.pop('fold', False))
+    fold = kwargs.pop('fold', False)
+    spec = Spec(alphabet_of(chars, fold), kwargs.pop('max_len'), *kwargs.pop('size'), kwargs.pop('channels', None) or 3, fold=fold)
     for k in ('chars', 'splits'): kwargs.pop(k)
     return cls.from_pipelines(items, splits, spec, draw=[DrawCaptcha(synth, n, part) for part in (0, 1)], dl_type=OnlineDL, **kwargs)
 

@@ -127,7 +127,7 @@ def style_distance(
     gap = lambda x,y: np.sqrt(((np.sqrt(x)-np.sqrt(y))**2).sum()/max(1e-9, (x.sum()+y.sum())/2))
     return float(sum(w*gap(a[k]/scale.get(k, 1), b[k]) for k,w in _weights.items() if k in a and k in b))
 
-# %% ../nbs/02_fitstyle.ipynb #444d48b1
+# %% ../nbs/02_fitstyle.ipynb #74994ed2
 _ranges = dict(size=(.25, 1.2), spacing=(.5, 1.6), left=(0, .5), middle=(.3, .7), stroke=(-1, 2), wave=(0, 4), period=(2, 30), reach=(.1, 2), lines=(0, 8),
                line_width=(1, 5), line_from=(0, .9), line_span=(.1, 1), dots=(0, 60), blur=(0, 1.2), rotate=(0, 45), jitter=(0, .2))
 
@@ -151,10 +151,10 @@ def changed(
     return replace(look, **new)
 
 def font_choice(chars:str)->list: # Files
-    "Fonts that come with the dependencies, and those in `fonts`, as far as they can draw `chars`"
+    "Fonts that come with the dependencies, or those in `fonts` if that was changed, as far as they can draw `chars`"
     names = 'Sans Sans-Bold SansMono SansMono-Bold Serif Serif-Bold Sans-Oblique Sans-BoldOblique'.split()
     found = []
-    for f in dict.fromkeys([*fonts, *(known_fonts()[f'DejaVu{o}.ttf'] for o in names)]):
+    for f in dict.fromkeys([*fonts, *(known_fonts()[f'DejaVu{o}.ttf'] for o in names if fonts == own_fonts)]):
         try: check_glyphs(chars, [f]); found.append(f)
         except CaptchaError: pass
     if not found: raise CaptchaError(f"no font can draw {chars!r}: put the file of one that can into `styles.fonts` (--font)")
@@ -175,7 +175,7 @@ def search_look(target:dict, shapes:list, texts:list, size:tuple, files:list, n:
         if s not in [o for o,_ in best]: best = sorted([*best, (s, look)], key=lambda o: o[0])[:3]
     return best[0]
 
-# %% ../nbs/02_fitstyle.ipynb #c24a0660
+# %% ../nbs/02_fitstyle.ipynb #50e500a3
 def fit_style(
     images, # 20 to a few hundred, anything that holds an image; more than 200 are not looked at
     labels=None, # Their texts, if known
@@ -187,6 +187,7 @@ def fit_style(
 )->tuple: # Of `Look`s, nearest first; a style for `Synth`, `from_synth` and `save_looks`
     "A style that draws captchas like these"
     if steps < 1 or tries < 1: raise CaptchaError(f"steps is {steps}, tries is {tries}: both must be 1 or more")
+    if labels is not None and len(labels) != len(images): raise LabelError(f"fit_style: {len(images)} images but {len(labels)} labels: one each is needed")
     arrays, used = images_of_one_size(images)
     covers, ground, shift, inks, noise = separate(arrays)
     if not all(map(len, patches(covers))): raise ImageError("fit_style: there is no ink in these images: are they all the same?")
@@ -226,7 +227,7 @@ def png_of(x)->str:
     Image.fromarray(x.clip(0, 255).round().astype(np.uint8)).save(out := io.BytesIO(), 'png')
     return base64.b64encode(out.getvalue()).decode()
 
-# %% ../nbs/02_fitstyle.ipynb #0f59ca23
+# %% ../nbs/02_fitstyle.ipynb #dfc9a82b
 def show_fit(
     images, # What was fitted to
     looks, # From `fit_style`
@@ -234,8 +235,7 @@ def show_fit(
     n:int=8 # Of each
 )->Image.Image:
     "Real captchas above, drawn ones below"
-    real, _ = images_of_one_size(images, n)
-    real = [Image.fromarray(o.astype(np.uint8)) for o in real]
+    real = [Image.fromarray(o.astype(np.uint8)) for o in images_of_one_size(images, max(n, 5))[0][:n]]
     (w, h), n = real[0].size, len(real)
     synth, out = Synth(chars, length, looks, (h, w), seed=1), Image.new('RGB', (4*(w+4), -(-n//4)*2*(h+4)+8), 'white')
     for i,im in enumerate([*real, *(synth(i)[1] for i in range(n))]):

@@ -84,7 +84,7 @@ def to_dict(self:Report)->dict:
                 confusions=[[*k, v] for k,v in self.confusions().most_common()], worst=self.worst(),
                 ece=self.ece(), accepted=vars(self.accepted(self.threshold)))
 
-# %% ../nbs/10_interpret.ipynb #feab290f
+# %% ../nbs/10_interpret.ipynb #e4bcc368
 def evaluate(
     reader:Reader,
     images, # Paths, or anything else that holds an image
@@ -97,8 +97,8 @@ def evaluate(
     readings, at_least = reader.read_many(progress_bar(images, leave=False), bs=bs, **options), options['min_confidence']
     if errors := [r.error for r in readings if r.error]:
         warnings.warn(f"{len(errors)} of {len(readings)} images cannot be read and count as wrong, such as {errors[0]}")
-    truths = [reader.spec.text(l) for l in labels]
-    if alien := sorted({c for t in truths for c in reader.vocab.unknown(t)}):
+    truths, c = [reader.spec.text(l) for l in labels], options['constraint']
+    if alien := sorted({x for t in truths for x in reader.vocab.unknown(c.same(t) if c else t)}):
         warnings.warn(f"labels have {''.join(alien)!r}, which the model cannot answer: such images count as wrong")
     return Report(*_same(truths, readings, options['constraint']), [image_name(o) for o in images], reader.spec.threshold if at_least is None else at_least)
 
@@ -171,7 +171,7 @@ def accept_threshold(self:Report,
     good[:-1] &= p[order][:-1] > p[order][1:]                  # equal confidences are accepted together
     return self.accepted(float(p[order][np.flatnonzero(good)[-1]]) if good.any() else 2.)
 
-# %% ../nbs/10_interpret.ipynb #9ff03f8f
+# %% ../nbs/10_interpret.ipynb #5e4d6f4b
 def fit_temperature(
     logp, # Log-probabilities `(B, T, V)` of images that were not trained on
     ids, # The text of each, as ids
@@ -197,6 +197,7 @@ def calibrate(
     read = Reader(_listen, reader.spec).read_many(progress_bar(images, leave=False), bs)
     if errors := [r.error for r in read if r.error]: warnings.warn(f"{len(errors)} of {len(read)} images are left out of the calibration, such as {errors[0]}")
     names, truths = zip(*[(r.name, t) for r,t in zip(read, truths) if not r.error]) if len(errors) < len(read) else ((), ())
+    if c := options['constraint']: truths = [c.same(t) if reader.vocab.unknown(t) else t for t in truths]
     known = [i for i,t in enumerate(truths) if not reader.vocab.unknown(t)]
     if not known: raise LabelError("no image to calibrate on: at least one that can be opened and whose label the model can answer is needed")
     logp = np.concatenate(seen)

@@ -16,12 +16,14 @@ from .data import *
 from .losses import *
 from .metrics import *
 
-# %% ../nbs/08_learner.ipynb #787a4235
+# %% ../nbs/08_learner.ipynb #6fcd79dd
 def spec_from_dls(dls)->Spec:
     "The `Spec` of `CaptchaDataLoaders`; for other DataLoaders it is read off a batch"
     if (spec := getattr(dls, 'spec', None)) is not None: return spec
     x, y = dls.one_batch()[:2]
-    enc = next(t for t in dls.train_ds.tls[-1].tfms.fs if isinstance(t, EncodeText))
+    enc = next((t for tl in getattr(dls.train_ds, 'tls', ()) for t in tl.tfms.fs if isinstance(t, EncodeText)), None)
+    if enc is None:
+        raise CaptchaError("these DataLoaders have no texts: make them with CaptchaDataLoaders, or with a DataBlock whose second block is CaptchaBlock")
     norm = next((t for t in dls.train.after_batch.fs if isinstance(t, Normalize)), None)
     stats = {k: getattr(norm, k).flatten().tolist() for k in ('mean', 'std')} if norm else dict(mean=[0.], std=[1.])
     if any(len(set(v)) > 1 for v in stats.values()):

@@ -51,7 +51,7 @@ def set_training_state(learn, state:dict):
     learn.dls.train.rng.setstate(state['shuffle'])
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
 
-# %% ../nbs/09_schedule.ipynb #02a0f493
+# %% ../nbs/09_schedule.ipynb #2f6b2b9e
 class Checkpoint(Callback):
     "After each epoch: log, checkpoint, best weights, early stopping"
     order, run_valid = 65, False
@@ -63,14 +63,17 @@ class Checkpoint(Callback):
         settings:dict=None, # Kept in the checkpoint, to be compared when resuming
     ):
         self.folder, self.keep_best, self.patience, self.state, self.settings = Path(folder), best, patience, state, settings or {}
-        self.warm = -1
-        self.start, self.rows, self.best = (state['epoch']+1, state['rows'], state['best']) if state else (0, [], None)
+        was = state or dict(epoch=-1, rows=[], best=None, warm=-1)
+        self.start, self.rows, self.best, self.warm = was['epoch']+1, was['rows'], was['best'], was['warm']
 
     def before_fit(self):
-        self.total, self._logger = self.n_epoch, self.logger
+        self._logger = self.logger
         if self.state: set_training_state(self.learn, self.state)
     def before_epoch(self):
         if self.epoch < self.start: self.learn.logger = noop # fastai's Recorder logs skipped epochs as if they were trained
+        elif self.patience and self.best and self.epoch-1 - max(self.best['epoch'], self.warm) >= self.patience:
+            print(f"stopped early: no epoch since {self.best['epoch']} was better")
+            raise CancelFitException
 
     def after_epoch(self):
         if self.epoch < self.start:
@@ -81,11 +84,8 @@ class Checkpoint(Callback):
         score = self.score()
         if self.best is None or score >= self.best['score']:
             self.best = dict(score=score, epoch=self.epoch, model={k: v.detach().cpu().clone() for k,v in self.model.state_dict().items()})
-        self.save()
         if hasattr(self.learn, 'alignment_warmup') and not self.alignment_warmup.over: self.warm = self.epoch
-        if self.patience and self.epoch - max(self.best['epoch'], self.warm) >= self.patience:
-            print(f"stopped early: no epoch since {self.best['epoch']} was better")
-            raise CancelFitException
+        self.save()
 
     def score(self):
         "(captcha accuracy, minus validation loss) of the epoch just ended"
@@ -96,26 +96,29 @@ class Checkpoint(Callback):
         self.learn.logger = self._logger
         if self.keep_best and self.best: self.learn.model.load_state_dict(self.best['model'])
 
-# %% ../nbs/09_schedule.ipynb #8c6113a8
+# %% ../nbs/09_schedule.ipynb #62628879
 @patch
 def save(self:Checkpoint):
     "Write `log.csv` and `last.ckpt`"
     with atomic_path(self.folder/'log.csv') as tmp: tmp.write_text('\n'.join(map(','.join, [self.recorder.metric_names, *self.rows]))+'\n')
     with atomic_path(self.folder/'last.ckpt') as tmp:
         torch.save(dict(training_state(self.learn), epoch=self.epoch, n_epoch=self.n_epoch, rows=self.rows, best=self.best,
-                        settings=self.settings), tmp)
+                        warm=self.warm, settings=self.settings), tmp)
 
 def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
     path = Path(folder)/'last.ckpt'
-    try: return torch.load(path, weights_only=True, map_location='cpu')
+    try: state = torch.load(path, weights_only=True, map_location='cpu')
     except FileNotFoundError: raise ModelError(f"{path}: no such file: there is nothing to resume") from None
-    except Exception as e: raise ModelError(f"{path}: not a checkpoint ({str(e).splitlines()[0]})") from None
+    except Exception as e: raise ModelError(f"{path}: not a checkpoint ({(str(e) or type(e).__name__).splitlines()[0]})") from None
+    if not isinstance(state, dict) or 'warm' not in state: raise ModelError(f"{path}: not a checkpoint of this version: begin again without resuming")
+    return state
 
-# %% ../nbs/09_schedule.ipynb #d9d993c4
+# %% ../nbs/09_schedule.ipynb #21fa80af
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
-    data = [[list(map(str, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
+    name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) and not isinstance(o.image, (str, Path)) else str(o)
+    data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     return {'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr, 'batch size': learn.dls.train.bs, 'data and split': data}
@@ -142,10 +145,10 @@ def train_captcha(
     learn.fit_one_cycle(epochs, lr, start_epoch=ckpt.start, cbs=[ckpt, *L(cbs)])
     return learn
 
-# %% ../nbs/09_schedule.ipynb #b027e67c
+# %% ../nbs/09_schedule.ipynb #e5dca963
 def check_same_task(learn, dls):
     "Refuse data that the learner's model was not made for"
-    for o in ('chars', 'height', 'width', 'channels', 'fold'):
+    for o in ('chars', 'height', 'width', 'channels', 'fold', 'mean', 'std'):
         if (a := getattr(dls.spec, o)) != (b := getattr(learn.spec, o)):
             raise CaptchaError(f"the synthetic captchas have {o} {a!r}, the learner has {b!r}: both must be the same")
     if (a := dls.spec.max_len) > learn.spec.max_len: raise CaptchaError(f"the synthetic captchas have up to {a} characters, the learner {learn.spec.max_len}")
@@ -175,15 +178,16 @@ def fit_two_stage(
     if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
     return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
 
-# %% ../nbs/09_schedule.ipynb #9eb7048c
+# %% ../nbs/09_schedule.ipynb #b0c8e86e
 def start_from(
     learn, # From `captcha_learner`, of the same architecture and image size
     model, # From `load_model`, as is its
     spec
 ):
     "Give `learn` what another model has learned"
-    theirs, own = (f'{s.arch} for {s.height}x{s.width}x{s.channels}' for s in (spec, learn.spec))
-    if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
+    for what in ('{0.arch} for {0.height}x{0.width}x{0.channels}', 'for images less {0.mean}, by {0.std}'):
+        theirs, own = what.format(spec), what.format(learn.spec)
+        if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
     last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
     if spec.decoder == 'ctc' and model.steps != learn.model.steps:
         raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...)")

@@ -6,7 +6,7 @@
 __all__ = ['char_thresholds', 'sure', 'with_prior', 'aligned', 'copies', 'Round', 'observe', 'mixed_dls', 'go_on', 'self_train',
            'check_rounds', 'worse', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
 
-# %% ../nbs/11_selftrain.ipynb #fd0717db
+# %% ../nbs/11_selftrain.ipynb #037dbc54
 import json, warnings
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from fastai.torch_core import TensorImage
+from fastai.torch_core import TensorImage, set_seed
 from fastprogress import progress_bar
 
 from .core import *
@@ -45,7 +45,7 @@ def sure(readings, share:float, expected:float=None)->list: # Their numbers
     least = char_thresholds(readings, share, expected)
     return [i for i,r in enumerate(readings) if r.text and all(p >= least[c] for c,p in zip(r.text, r.chars))]
 
-# %% ../nbs/11_selftrain.ipynb #50fa48f6
+# %% ../nbs/11_selftrain.ipynb #f0acb503
 def with_prior(reader:Reader, prior:np.ndarray)->Reader:
     "The same reader with `prior`, one number for each id, added to its log-probabilities"
     def _logp(x):
@@ -56,7 +56,7 @@ def with_prior(reader:Reader, prior:np.ndarray)->Reader:
 def aligned(prior, readings, vocab, most:float=1.5)->np.ndarray:
     "`prior`, moved so that characters come equally often"
     n = Counter(''.join(r.text for r in readings))
-    there = [c for c in vocab.chars if n[c] >= .05*sum(n.values())/len(vocab.chars)]
+    there = [c for c in vocab.chars if n[c] and n[c] >= .05*sum(n.values())/len(vocab.chars)]
     expected = sum(n[c] for c in there)/max(1, len(there))
     step = [0., *(np.log(expected/n[c]) if c in there else 0. for c in vocab.chars)]
     return np.clip(prior + .5*np.array(step), -most, most)
@@ -109,9 +109,9 @@ def observe(learn, arrays, held, share:float, balanced:bool, state, r:int, bs=25
     return dict(round=r, rows=[*(state['rows'] if state else ()), row], prior=(aligned(prior, read, vocab) if balanced else prior).tolist(),
                 kept={i: read[i].text for i in kept}, held=[read[i].text for i in held])
 
-# %% ../nbs/11_selftrain.ipynb #12f73282
+# %% ../nbs/11_selftrain.ipynb #22f50a77
 def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs:int=32, first:int=0)->CaptchaDataLoaders:
-    "Believed images, drawn ones (a share `drawn` of all), and labelled ones (a fifth at least)"
+    "Believed images, drawn ones (a share `drawn` of all), and labelled ones, over and over (one to four believed ones)"
     n, (own, own_texts) = len(arrays), labelled or ([], [])
     arrays, texts = list(arrays), list(texts)
     if own:
@@ -128,15 +128,16 @@ def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs
         warnings.filterwarnings('ignore', message='(?s).*look mislabelled')       # believed readings can be wrong
         return CaptchaDataLoaders.from_lists(*both, splits=(range(n), range(n, n+2)), bs=bs, **how)
 
-def go_on(learn, dls, steps:int, lr:float): # Learner
+def go_on(learn, dls, steps:int, lr:float, seed:int=0): # Learner
     "Train on from the weights of `learn`"
+    set_seed(seed, reproducible=True)                                  # a round that is begun again is the same
     new = start_from(captcha_learner(dls, learn.spec.arch, learn.spec.arch_args), learn.model.cpu(), learn.spec)
     with new.no_logging(): new.fit_one_cycle(max(1, round(steps*dls.train.bs/len(dls.train_ds))), lr)
     learn.model.load_state_dict(new.model.state_dict())
     learn.model.to(learn.dls.device)
     return learn
 
-# %% ../nbs/11_selftrain.ipynb #1fc0075a
+# %% ../nbs/11_selftrain.ipynb #b5998fe0
 def self_train(
     learn, # From `captcha_learner`; has learned from drawn captchas, or from a few labelled ones
     images, # Unlabelled: paths, or anything else that holds an image
@@ -166,7 +167,7 @@ def self_train(
             if len(kept) < 10: raise CaptchaError(f"self_train: only {len(kept)} of {len(arrays)} readings can be believed: "
                                                   "train longer on drawn captchas, or label some images")
             dls = mixed_dls(spec, [arrays[i] for i in kept], list(kept.values()), synth, labelled, bs=bs, first=10**6*(r+1))
-            go_on(learn, dls, steps[r], lr)
+            go_on(learn, dls, steps[r], lr, seed+r)
             r = r+1 if state['rows'][-1].unchanged < .995 else max(r+1, len(steps)-1)
         new = observe(learn, arrays, held, shares[min(r, len(shares)-1)], balanced, state, r, **rules)
         print(new['rows'][-1], flush=True)

@@ -1,0 +1,135 @@
+"What users do that is nearly right"
+import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.vision.all import DataLoaders
+from PIL import Image
+
+from captcha_fastai import cli
+from captcha_fastai.constraint import Constraint
+from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab
+from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders
+from captcha_fastai.decode import Reader
+from captcha_fastai.export import save_model
+from captcha_fastai.fitstyle import fit_style, font_choice, show_fit
+from captcha_fastai.interpret import calibrate, evaluate
+from captcha_fastai.learner import captcha_learner, spec_from_dls
+from captcha_fastai.models import make_model
+from captcha_fastai.schedule import check_same_task, load_checkpoint
+from captcha_fastai.selftrain import aligned
+from captcha_fastai.styles import fonts, known_fonts
+from captcha_fastai.synth import Synth, write_synth
+
+
+@pytest.fixture
+def reader():
+    "Reads `abc` whatever it is shown"
+    spec = Spec('abc123', 3, 8, 24, arch='heads_small', decoder='heads')
+    def logp(x):
+        y = np.full((len(x), 3, 7), -8., np.float32)
+        y[:, range(3), [1, 2, 3]] = -.01
+        return y - np.logaddexp.reduce(y, -1, keepdims=True)
+    return Reader(logp, spec)
+
+
+def test_cases_and_look_alikes_that_the_model_lacks_count_as_what_it_has(reader):
+    image = np.zeros((8, 24, 1), np.uint8)
+    with pytest.warns(UserWarning, match="labels have 'A'"): assert evaluate(reader, [image], ['Abc']).right == 0
+    assert evaluate(reader, [image]*2, ['Abc', 'aBC'], fold=True).right == 2
+    assert evaluate(reader, [image], ['@bc'], alike=['a@']).right == 1
+    assert evaluate(reader, [image], ['Äbc'], fold=True, alike=['aä']).right == 1
+    assert calibrate(reader, [image]*4, ['Abc']*4, fold=True)[1].right == 4
+    c = Constraint(Vocab('123'), alike='1l')
+    assert [c.same(o) for o in ('l23', '123', '?23')] == ['123', '123', '?23']
+
+
+def test_labels_that_are_numbers_are_refused_by_reports_too(reader):
+    for f in (evaluate, calibrate):
+        with pytest.raises(LabelError, match='12 is int, not text'): f(reader, [np.zeros((8, 24, 1), np.uint8)], [12])
+
+
+def test_a_reader_that_reads_nothing_moves_no_prior():
+    assert aligned(np.zeros(4), [SimpleNamespace(text='')]*5, Vocab('abc')).tolist() == [0]*4
+
+
+def test_data_urls_can_be_trained_on(tmp_path):
+    images, labels = [], []
+    for text, im in map(Synth('OX7', 2, size=(24, 48)), range(12)):
+        im.save(tmp_path/'o.png')
+        images.append('data:image/png;base64,' + base64.b64encode((tmp_path/'o.png').read_bytes()).decode())
+        labels.append(text)
+    assert CaptchaDataLoaders.from_lists(images, labels, bs=4).one_batch()[0].shape[2:] == (24, 48)
+
+
+def test_folding_lowers_the_alphabet_everywhere():
+    kwargs = dict(length=2, n=8, n_valid=4, synth_size=(24, 48), fold=True, bs=4)
+    for online in (False, True): assert CaptchaDataLoaders.from_synth('ABCb', online=online, **kwargs).spec.chars == 'abc'
+    assert CaptchaBlock('ABCb', fold=True).type_tfms[0].vocab.chars == 'abc'
+
+
+def test_what_is_not_for_captchas_is_said_so(tmp_path):
+    plain = DataLoaders.from_dsets([(torch.zeros(1, 8, 8), 0)]*4, [(torch.zeros(1, 8, 8), 0)]*4, bs=2, num_workers=0)
+    with pytest.raises(CaptchaError, match='whose second block is CaptchaBlock'): spec_from_dls(plain)
+    with pytest.raises(LabelError, match="no column 'text': it has name, label"): CaptchaDataLoaders.from_df(pd.DataFrame(dict(name=['a'], label=['b'])), label_col='text')
+    for content in (b'', b'nonsense'):
+        (tmp_path/'last.ckpt').write_bytes(content)
+        with pytest.raises(ModelError, match='not a checkpoint'): load_checkpoint(tmp_path)
+    torch.save({'other': 1}, tmp_path/'last.ckpt')
+    with pytest.raises(ModelError, match='not a checkpoint of this version'): load_checkpoint(tmp_path)
+
+
+def test_captchas_that_are_scaled_otherwise_are_refused():
+    dls = CaptchaDataLoaders.from_synth('OX', length=2, n=4, n_valid=2, synth_size=(24, 48), bs=2)
+    learn = SimpleNamespace(spec=Spec(**{**vars(dls.spec), 'mean': 0., 'std': 1.}))
+    with pytest.raises(CaptchaError, match='have mean 0.5'): check_same_task(learn, dls)
+
+
+def test_fitting_a_style_checks_labels_and_shows_few():
+    texts, images = zip(*map(Synth('OX7', 2, size=(24, 48)), range(12)))
+    with pytest.raises(LabelError, match='12 images but 3 labels'): fit_style(images, texts[:3], 'OX7', 2)
+    assert show_fit(images, 'simple', 'OX7', 2, n=2).size == (4*52, 2*28+8)
+    kept = list(fonts)
+    fonts[:] = [known_fonts()['DejaVuSerif.ttf']]
+    try: assert font_choice('OX7') == fonts
+    finally: fonts[:] = kept
+
+
+def test_pictures_never_go_where_the_images_are(tmp_path, monkeypatch):
+    write_synth(tmp_path/'mine', 24, Synth('OX', 2, size=(24, 48)))
+    monkeypatch.chdir(tmp_path)
+    before = sorted((tmp_path/'mine').iterdir())
+    for f in (lambda: cli.captcha_train('mine', out='mine.safetensors', curve=True), lambda: cli.captcha_refine('mine', out='mine.safetensors')):
+        with pytest.raises(CaptchaError, match='where the images are: give --out another name'): f()
+    with pytest.raises(CaptchaError, match='seed is -1'): cli.captcha_train('mine', seed=-1)
+    with pytest.raises(CaptchaError, match='leave --epochs'): cli.captcha_train('mine', curve=True, epochs=3)
+    assert sorted((tmp_path/'mine').iterdir()) == before
+
+
+def test_export_uses_as_many_images_as_it_is_told(tmp_path, monkeypatch):
+    spec = Spec('OX', 2, 24, 48, arch='heads_small', decoder='heads')
+    save_model(SimpleNamespace(model=make_model(spec), spec=spec), tmp_path/'m.safetensors')
+    write_synth(tmp_path/'images', 21, Synth('OX', 2, size=(24, 48)))
+    seen = []
+    def export(net, out, int8, paths, labels, *_): seen.append((len(paths), len(set(paths)), len(labels))); out.touch()
+    monkeypatch.setattr(cli, 'export_onnx', export)
+    for n in (20, 200): cli.captcha_export(str(tmp_path/'m.safetensors'), images=str(tmp_path/'images'), label='stem', n=n)
+    assert seen == [(20, 20, 20), (21, 21, 21)]
+
+
+def test_a_text_outside_the_console_encoding_is_printed(tmp_path):
+    spec = Spec('日本', 1, 24, 48, arch='heads_small', decoder='heads')
+    model = make_model(spec)
+    with torch.no_grad(): model.head[-1].bias[1] += 100
+    save_model(SimpleNamespace(model=model, spec=spec), tmp_path/'m.safetensors')
+    Image.new('L', (48, 24)).save(tmp_path/'o.png')
+    done = subprocess.run([Path(sys.executable).parent/'captcha-read', 'm.safetensors', 'o.png'], cwd=tmp_path,
+                          env={**os.environ, 'PYTHONIOENCODING': 'cp1252'}, capture_output=True)
+    assert done.returncode == 0 and '日' in done.stdout.decode(), done.stderr
