@@ -5,30 +5,41 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from common import machine
+from common import keep_rows, machine
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
 from captcha_fastai.data import CaptchaDataLoaders
 from captcha_fastai.export import save_model
-from captcha_fastai.interpret import evaluate, evaluate_valid
+from captcha_fastai.interpret import evaluate
 from captcha_fastai.learner import captcha_learner
 from captcha_fastai.models import model_reader
 from captcha_fastai.schedule import train_captcha
 from captcha_fastai.synth import Synth, digits, upper, write_synth
 
-logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'digits_and_gru'
+root = Path(__file__).resolve().parent.parent
+logs = root/'nbs'/'tutorials'/'digits_and_gru'
 
 
 def train(learn, name, epochs, lr, **kwargs):
-    "Train, and keep the log"
+    "Train, and keep the log; seconds"
     t = time.time()
     with tempfile.TemporaryDirectory() as d, learn.no_bar():
         train_captcha(learn, epochs, lr, d, **kwargs)
         logs.mkdir(parents=True, exist_ok=True)
         pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{name}.csv', index=False, float_format='%.6g')
     print(f'{name}: {(time.time()-t)/60:.1f} minutes, {machine()}', flush=True)
+    return time.time()-t
+
+
+def keep(name, learn, images, labels, took):
+    "Print a report and note its figures"
+    reader = model_reader(learn.model, learn.spec)
+    report, alike = evaluate(reader, images, labels), evaluate(reader, images, labels, alike=['0O'])
+    print(f'{report}\n0 and O alike: {alike.right}', flush=True)
+    keep_rows(root/'benchmarks'/'results'/'digits_and_gru.csv', ('part', 'right', 'alike', 'n', 'seconds'), [(name, report.right, alike.right, report.n, round(took))])
 
 
 @call_parse
@@ -49,16 +60,17 @@ def main(parts: str = 'digits gru',
             print(f'{n} files drawn in {time.time()-t:.0f} s', flush=True)
             dls = CaptchaDataLoaders.from_csv(table, channels=1, bs=64, batch_tfms=[])
             learn = captcha_learner(dls, 'digits_cnn')
-            train(learn, 'digits', digit_epochs, 1e-3)
-            print(evaluate_valid(model_reader(learn.model, learn.spec), dls), flush=True)
+            took = train(learn, 'digits', digit_epochs, 1e-3)
+            keep('digits', learn, *zip(*((o.image, o.text) for o in dls.valid_captchas)), took)
         if save: save_model(learn, Path(save)/'digits.safetensors')
     if 'gru' in parts:
         set_seed(42, reproducible=True)
         dls = CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=steps*bs, n_valid=fresh//2, online=True, synth_size=(64, 128), seed=42, bs=bs, batch_tfms=[])
         learn = captcha_learner(dls, 'vgg_gru')
-        train(learn, 'gru', epochs, 2e-3, best=True, patience=5)
-        train(learn, 'gru_second', second, 2e-4, best=True, patience=5)
         synth = Synth(digits+upper, 4, 'fast_captcha', (64, 128), seed=43)
         labels, images = zip(*(synth(i) for i in range(fresh)))
+        for name, most, lr in (('gru', epochs, 2e-3), ('gru_second', second, 2e-4)):
+            took = train(learn, name, most, lr, best=True, patience=5)
+            keep(name, learn, images, labels, took)
         if save: save_model(learn, Path(save)/'gru.safetensors')
-        print(evaluate(model_reader(learn.model, learn.spec), images, labels), flush=True)
+        np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps
