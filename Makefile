@@ -35,5 +35,5 @@ readme: $(READY) ## README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
 
 clean: ## What demo and tests leave behind; not .venv
-	rm -rf demo models build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -12,20 +12,21 @@ import numpy as np
 
 from .core import *
 
-# %% ../nbs/01_constraint.ipynb #2d2f3180
+# %% ../nbs/01_constraint.ipynb #cc6f210b
 def parse_length(
     length # `4`, `'4'`, `'4-6'`, `(4, 6)`, or `(4, None)` for no upper end
 )->tuple: # (fewest, most or None)
     "Fewest and most characters"
     try:
         lo, hi = length if isinstance(length, (tuple, list)) else str(length).split('-') if '-' in str(length) else (length, length)
+        if any(isinstance(o, float) and o % 1 for o in (lo, hi)): raise ValueError
         lo, hi = int(lo), None if hi is None else int(hi)
     except (TypeError, ValueError, OverflowError): raise CaptchaError(f"length is {length!r}: give a number such as 4, or two such as 4-6") from None
     if not 0 <= lo <= (lo if hi is None else hi) <= 10_000:
         raise CaptchaError(f"length is {length!r}: the fewest characters come first, and both numbers are from 0 to 10000")
     return lo, hi
 
-# %% ../nbs/01_constraint.ipynb #40f4c681
+# %% ../nbs/01_constraint.ipynb #68f82fb4
 _place = re.compile(r'(\[\^?(?:\\.|[^\\\]])+\]|\\.|[^\\\[\](){}*+?|^$])(?:\{(\d{1,4})(?:,(\d{1,4}))?\})?')
 
 def parse_pattern(
@@ -34,8 +35,9 @@ def parse_pattern(
     fold:bool=False # Upper and lower case count as one
 )->tuple: # (allowed characters at each place, fewest, most)
     "The characters that each place of `pattern` allows"
-    if not isinstance(pattern, str):
-        try: return [{c for p in o for c in ({p.lower(), p.upper()} if fold else p)} for o in pattern], len(pattern), len(pattern)
+    if isinstance(pattern, str): pattern = nfc(pattern)
+    else:
+        try: return [{c for p in nfc(o) for c in ({p.lower(), p.upper()} if fold else p)} for o in pattern], len(pattern), len(pattern)
         except (TypeError, AttributeError): raise CaptchaError(f"pattern {pattern!r}: give a text, or a list of texts") from None
     places, lo, at = [], 0, 0
     while at < len(pattern):
@@ -53,17 +55,19 @@ def parse_pattern(
         places, lo, at = places + [allowed]*many, lo + few, m.end()
     return places, lo, len(places)
 
-# %% ../nbs/01_constraint.ipynb #92cf95ee
+# %% ../nbs/01_constraint.ipynb #a80d8b7a
 look_alikes = '0Oo', '1lI|', '5S', '2Z', '8B' # What `alike=True` takes as the same
 
-def alike_sets(alike): # Groups of characters
-    "What was given as `alike`"
-    return look_alikes if alike is True else alike.split(',') if isinstance(alike, str) else alike or ()
+def alike_sets(alike, fold=False)->list: # Lists of characters
+    "What was given as `alike`; with both cases of each if they count as one"
+    groups = look_alikes if alike is True else alike.split(',') if isinstance(alike, str) else alike or ()
+    try: return [[x for c in nfc(g) for x in ((c, c.lower(), c.upper()) if fold else (c,))] for g in groups]
+    except TypeError: raise CaptchaError(f"alike is {alike!r}: give groups of characters such as '0O,1lI'") from None
 
 def same_groups(chars, fold=False, alike=())->list: # Lists of ids; every id above 0 is in one, the first named leads
     "Ids that count as the same"
     known = {c: i for i,c in enumerate(chars, 1)}
-    sets = [[c for c in g if c in known] for g in alike_sets(alike)]
+    sets = [[c for c in g if c in known] for g in alike_sets(alike, fold)]
     if fold: sets += [sorted({c.lower(), c.upper()} & set(known), reverse=True) for c in chars]
     group = {c: [c] for c in chars}
     for s in sets:
@@ -73,7 +77,7 @@ def same_groups(chars, fold=False, alike=())->list: # Lists of ids; every id abo
                 group.update(dict.fromkeys(b, a))
     return [[known[c] for c in g] for g in {id(g): g for g in group.values()}.values()]
 
-# %% ../nbs/01_constraint.ipynb #c70b0189
+# %% ../nbs/01_constraint.ipynb #76cfb347
 def position_table(
     chars:str, # The model's alphabet
     length=None, # As `parse_length` takes it
@@ -82,6 +86,7 @@ def position_table(
     fold:bool=False # Upper and lower case count as one
 )->tuple: # (`ok` `(S,)`, `may` `(S, V)`)
     "After how many characters a text may end, and which one may be the `s`-th"
+    if not isinstance(alphabet, str | None): raise CaptchaError(f"alphabet is {alphabet!r}: give a text of characters")
     allowed = set(chars) if alphabet is None else {c for p in nfc(alphabet) for c in ({p.lower(), p.upper()} if fold else p)} & set(chars)
     if not allowed: raise CaptchaError(f"alphabet {alphabet!r}: the model knows none of it, only {chars!r}")
     (lo, hi), places = (0, None) if length is None else parse_length(length), None
@@ -106,12 +111,13 @@ def make_trie(words)->tuple: # (parents, symbols, ends)
             if w[:i] not in at: at[w[:i]] = len(parent); parent.append(at[w[:i-1]]); symbol.append(w[i-1])
     return np.array(parent), np.array(symbol), np.array([at[tuple(w)] for w in words])
 
-# %% ../nbs/01_constraint.ipynb #bca5ce41
+# %% ../nbs/01_constraint.ipynb #523f3cc5
 def listed_words(c, lexicon)->dict: # {ids of groups: the model's own ids, or None if `write` shall choose}
     "The words of a list that the rest of a constraint allows"
     if isinstance(lexicon, str): raise CaptchaError(f"lexicon is the text {lexicon[:40]!r}: give a list of words")
     words, lost, stoi = {}, [], c.vocab.stoi
     for w in lexicon:
+        if not isinstance(w, str): raise CaptchaError(f"lexicon: {w!r} is {type(w).__name__}, not text: read tables with dtype=str")
         ids = [next((stoi[o] for o in ((x, x.lower(), x.upper()) if c.fold else x) if o in stoi), None) for x in nfc(w)]
         groups = None if None in ids else tuple(c.to[np.array(ids, int)].tolist())
         if groups is None or not c._holds(c.enter, groups): lost.append(w)
@@ -121,7 +127,7 @@ def listed_words(c, lexicon)->dict: # {ids of groups: the model's own ids, or No
                            "constraint forbids them")
     return words
 
-# %% ../nbs/01_constraint.ipynb #563c5eca
+# %% ../nbs/01_constraint.ipynb #73a623f1
 class Constraint:
     "What a text may be, as tables that a search can follow"
     def __init__(self,
@@ -136,7 +142,7 @@ class Constraint:
         self.vocab, self.fold, self.words = vocab, fold, None
         self.possible = set()                                  # (steps, CTC?) in which some text is known to fit
         self.ok, self.may = position_table(vocab.chars, length, alphabet, pattern, fold)
-        self.alike = alike_sets(alike)
+        self.alike = alike_sets(alike, fold)
         self.members = [[0], *same_groups(vocab.chars, fold, alike)]
         self.to = np.zeros(len(vocab), int)
         for g,ids in enumerate(self.members): self.to[ids] = g

@@ -135,13 +135,15 @@ def encoded_bytes(text:str)->bytes:
     body = ''.join(urllib.parse.unquote(body).split()).translate({ord('-'): '+', ord('_'): '/'}).rstrip('=')
     return base64.b64decode(body + '='*(-len(body) % 4))
 
-# %% ../nbs/00_core.ipynb #a8aa9a3f
+# %% ../nbs/00_core.ipynb #ab35ac89
 def _flatten(im, mode=None):
     "The first frame of `im` as 'L' or 'RGB', or as the one of them that is wanted, transparency over white"
     if im.mode.startswith('I'): # 16 bits; Pillow shows some of them as 32
         x = np.asarray(im).astype(np.int64)
         im = Image.fromarray((x.clip(0, 65535)//257 if x.max(initial=0) > 255 else x.clip(0)).astype(np.uint8))
-    elif im.mode == 'F': im = im.convert('L')
+    elif im.mode == 'F':
+        x = np.nan_to_num(np.asarray(im)).clip(0, 255)
+        im = Image.fromarray((x*255 if x.max(initial=0) <= 1 else x).astype(np.uint8))
     elif im.mode in ('PA', 'LA', 'RGBA', 'RGBa', 'La') or 'transparency' in im.info:
         if im.mode != 'RGBA': im = im.convert('RGBA')
         if im.getextrema()[3][0] < 255: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -246,18 +248,19 @@ def prep(src, spec:Spec)->np.ndarray: # float32 `(C, H, W)`
     "From anything that holds an image to the numbers a model sees"
     return scale(to_array(src, spec), spec)
 
-# %% ../nbs/00_core.ipynb #cb7cda4a
+# %% ../nbs/00_core.ipynb #c49c3d9e
 @contextmanager
 def atomic_path(path):
     "A temporary name beside `path` that becomes `path` at the end, unless something fails"
     path = Path(path)
     if path.exists() and not path.is_file(): yield path; return          # /dev/stdout
+    path = Path(os.path.realpath(path))                                  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix=path.suffix)
     os.close(fd)
     try:
         yield Path(tmp)
-        os.chmod(tmp, 0o666 & ~_umask())
+        os.chmod(tmp, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
 

@@ -574,7 +574,7 @@ def readings(
         out.append(Reading(text, p, chars, name, accepted=bool(best and p >= at_least), nbest=best))
     return out
 
-# %% ../nbs/02_decode.ipynb #7a37d9ec
+# %% ../nbs/02_decode.ipynb #e06ec405
 class Reader:
     "Reads images with any function from `(B, C, H, W)` images to `(B, T, V)` log-probabilities"
     def __init__(self, model, spec:Spec): self.model, self.spec, self.vocab = model, spec, spec.vocab
@@ -592,6 +592,7 @@ class Reader:
 
     def options(self, nbest=1, beam=10, min_confidence=None, constraint=None, **rules):
         "Keywords of reading as those of `readings`; what is left is for `Constraint`"
+        if rules and constraint is not None: raise CaptchaError(f"constraint and {next(iter(rules))} are given: put all that is known into the constraint")
         if rules: constraint = Constraint(self.vocab, **{'fold': self.spec.fold, **rules})
         return dict(nbest=nbest, beam=beam, min_confidence=min_confidence, constraint=constraint)
 

@@ -111,7 +111,7 @@ class DrawnAndReal:
         x, real = to_array(self.synth(i)[1], self.spec), self.real[Random(i).randrange(len(self.real))]
         return tuple(TensorImage(torch.from_numpy(o.copy()).permute(2, 0, 1)) for o in (x, real))
 
-# %% ../nbs/07_simgan.ipynb #039ffef2
+# %% ../nbs/07_simgan.ipynb #52fb9a4c
 def refiner_dls(
     synth, # `Synth`, or any function from a number to a text and an image
     images, # Real ones: paths, or anything else that holds an image
@@ -125,6 +125,7 @@ def refiner_dls(
     device=None
 )->DataLoaders: # With `.spec`
     "Endless pairs of a drawn and a real image, as numbers from -1 to 1"
+    if n < bs: raise CaptchaError(f"n is {n}: an epoch needs at least bs = {bs} pairs")
     *hw, ch = guess_size(images)
     spec = Spec('?', 1, *(size or hw), channels or ch, mean=.5, std=.5)
     real, bad = [], []

@@ -15,7 +15,7 @@ from PIL import Image
 
 from captcha_fastai import cli
 from captcha_fastai.constraint import Constraint
-from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab
+from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab, atomic_path, open_image
 from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders
 from captcha_fastai.decode import Reader
 from captcha_fastai.export import save_model
@@ -25,6 +25,7 @@ from captcha_fastai.learner import captcha_learner, spec_from_dls
 from captcha_fastai.models import make_model
 from captcha_fastai.schedule import check_same_task, load_checkpoint
 from captcha_fastai.selftrain import aligned
+from captcha_fastai.simgan import refiner_dls
 from captcha_fastai.styles import fonts, known_fonts
 from captcha_fastai.synth import Synth, write_synth
 
@@ -49,6 +50,17 @@ def test_cases_and_look_alikes_that_the_model_lacks_count_as_what_it_has(reader)
     assert calibrate(reader, [image]*4, ['Abc']*4, fold=True)[1].right == 4
     c = Constraint(Vocab('123'), alike='1l')
     assert [c.same(o) for o in ('l23', '123', '?23')] == ['123', '123', '?23']
+    c = Constraint(Vocab('0123456789abcdefghijklmnopqrstuvwxyz'), fold=True, alike='0O,1lI')      # the alphabet has no O
+    assert [c.same(o) for o in ('0oO', 'i1L')] == ['000', '111']
+
+
+def test_rules_that_contradict_or_are_no_text_are_refused(reader):
+    c = Constraint(reader.vocab, alphabet='b')
+    with pytest.raises(CaptchaError, match='constraint and length are given'): reader(np.zeros((8, 24, 1), np.uint8), constraint=c, length=2)
+    for rules, why in [(dict(lexicon=['007', 7]), '7 is int, not text'), (dict(alphabet=['a', 'b']), 'give a text'), (dict(alike=5), 'give groups'), (dict(length=4.7), 'length is 4.7')]:
+        with pytest.raises(CaptchaError, match=why): Constraint(reader.vocab, **rules)
+    e = Constraint(Vocab('eé'), pattern='[e\u0301]')                       # decomposed, as macOS has it
+    assert e.accepts(e.to[[2]]) and not e.accepts(e.to[[1]])
 
 
 def test_labels_that_are_numbers_are_refused_by_reports_too(reader):
@@ -111,6 +123,36 @@ def test_pictures_never_go_where_the_images_are(tmp_path, monkeypatch):
     with pytest.raises(CaptchaError, match='seed is -1'): cli.captcha_train('mine', seed=-1)
     with pytest.raises(CaptchaError, match='leave --epochs'): cli.captcha_train('mine', curve=True, epochs=3)
     assert sorted((tmp_path/'mine').iterdir()) == before
+
+
+def test_labels_of_somebody_are_not_replaced(tmp_path):
+    (tmp_path/'labels.csv').write_text('name,label\nmine.png,XX\n')
+    with pytest.raises(CaptchaError, match="has the label of 'mine.png'"): write_synth(tmp_path, 2, Synth('OX', 2))
+    assert (tmp_path/'labels.csv').read_text() == 'name,label\nmine.png,XX\n'
+    for n in (2, 3): table = write_synth(tmp_path/'ours', n, Synth('OX', 2))
+    assert len(table.read_text().splitlines()) == 4
+
+
+def test_a_refiner_that_could_not_take_a_step_is_refused():
+    images = [im for _, im in map(Synth('OX7', 2, size=(24, 48)), range(12))]
+    with pytest.raises(CaptchaError, match='n is 20: an epoch needs at least bs = 32'): refiner_dls(Synth('OX7', 2, size=(24, 48)), images, n=20, bs=32)
+
+
+def test_pictures_of_floats_are_not_black(tmp_path):
+    for most in (1, 255):
+        Image.fromarray(np.linspace(0, most, 240, dtype=np.float32).reshape(10, 24)).save(tmp_path/'o.tiff')
+        assert np.asarray(open_image(tmp_path/'o.tiff')).max() == 255
+    Image.fromarray(np.full((10, 24), np.nan, np.float32)).save(tmp_path/'o.tiff')
+    assert np.asarray(open_image(tmp_path/'o.tiff')).max() == 0
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='links and modes are of POSIX')
+def test_a_link_stays_a_link_and_a_private_file_private(tmp_path):
+    (tmp_path/'real').write_text('old')
+    (tmp_path/'real').chmod(0o600)
+    (tmp_path/'link').symlink_to(tmp_path/'real')
+    with atomic_path(tmp_path/'link') as tmp: tmp.write_text('new')
+    assert (tmp_path/'link').is_symlink() and (tmp_path/'real').read_text() == 'new' and (tmp_path/'real').stat().st_mode & 0o777 == 0o600
 
 
 def test_export_uses_as_many_images_as_it_is_told(tmp_path, monkeypatch):
