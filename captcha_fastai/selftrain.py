@@ -109,7 +109,7 @@ def observe(learn, arrays, held, share:float, balanced:bool, state, r:int, bs=25
     return dict(round=r, rows=[*(state['rows'] if state else ()), row], prior=(aligned(prior, read, vocab) if balanced else prior).tolist(),
                 kept={i: read[i].text for i in kept}, held=[read[i].text for i in held])
 
-# %% ../nbs/11_selftrain.ipynb #22f50a77
+# %% ../nbs/11_selftrain.ipynb #05bd6d68
 def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs:int=32, first:int=0)->CaptchaDataLoaders:
     "Believed images, drawn ones (a share `drawn` of all), and labelled ones, over and over (one to four believed ones)"
     n, (own, own_texts) = len(arrays), labelled or ([], [])
@@ -128,16 +128,15 @@ def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs
         warnings.filterwarnings('ignore', message='(?s).*look mislabelled')       # believed readings can be wrong
         return CaptchaDataLoaders.from_lists(*both, splits=(range(n), range(n, n+2)), bs=bs, **how)
 
-def go_on(learn, dls, steps:int, lr:float, seed:int=0): # Learner
+def go_on(learn, dls, steps:int, lr:float): # Learner
     "Train on from the weights of `learn`"
-    set_seed(seed, reproducible=True)                                  # a round that is begun again is the same
     new = start_from(captcha_learner(dls, learn.spec.arch, learn.spec.arch_args), learn.model.cpu(), learn.spec)
     with new.no_logging(): new.fit_one_cycle(max(1, round(steps*dls.train.bs/len(dls.train_ds))), lr)
     learn.model.load_state_dict(new.model.state_dict())
     learn.model.to(learn.dls.device)
     return learn
 
-# %% ../nbs/11_selftrain.ipynb #b5998fe0
+# %% ../nbs/11_selftrain.ipynb #22344ca1
 def self_train(
     learn, # From `captcha_learner`; has learned from drawn captchas, or from a few labelled ones
     images, # Unlabelled: paths, or anything else that holds an image
@@ -166,8 +165,8 @@ def self_train(
             r, kept = state['round'], {int(i): t for i,t in state['kept'].items()}
             if len(kept) < 10: raise CaptchaError(f"self_train: only {len(kept)} of {len(arrays)} readings can be believed: "
                                                   "train longer on drawn captchas, or label some images")
-            dls = mixed_dls(spec, [arrays[i] for i in kept], list(kept.values()), synth, labelled, bs=bs, first=10**6*(r+1))
-            go_on(learn, dls, steps[r], lr, seed+r)
+            set_seed(seed+r, reproducible=True)                        # a round that is begun again is the same
+            go_on(learn, mixed_dls(spec, [arrays[i] for i in kept], list(kept.values()), synth, labelled, bs=bs, first=10**6*(r+1)), steps[r], lr)
             r = r+1 if state['rows'][-1].unchanged < .995 else max(r+1, len(steps)-1)
         new = observe(learn, arrays, held, shares[min(r, len(shares)-1)], balanced, state, r, **rules)
         print(new['rows'][-1], flush=True)
