@@ -77,7 +77,7 @@ def same_groups(chars, fold=False, alike=())->list: # Lists of ids; every id abo
                 group.update(dict.fromkeys(b, a))
     return [[known[c] for c in g] for g in {id(g): g for g in group.values()}.values()]
 
-# %% ../nbs/01_constraint.ipynb #76cfb347
+# %% ../nbs/01_constraint.ipynb #c55c1a27
 def position_table(
     chars:str, # The model's alphabet
     length=None, # As `parse_length` takes it
@@ -86,8 +86,7 @@ def position_table(
     fold:bool=False # Upper and lower case count as one
 )->tuple: # (`ok` `(S,)`, `may` `(S, V)`)
     "After how many characters a text may end, and which one may be the `s`-th"
-    if not isinstance(alphabet, str | None): raise CaptchaError(f"alphabet is {alphabet!r}: give a text of characters")
-    allowed = set(chars) if alphabet is None else {c for p in nfc(alphabet) for c in ({p.lower(), p.upper()} if fold else p)} & set(chars)
+    allowed = set(chars) if alphabet is None else {c for p in nfc(alphabet, 'alphabet: ') for c in ({p.lower(), p.upper()} if fold else p)} & set(chars)
     if not allowed: raise CaptchaError(f"alphabet {alphabet!r}: the model knows none of it, only {chars!r}")
     (lo, hi), places = (0, None) if length is None else parse_length(length), None
     if pattern is not None:
@@ -111,14 +110,13 @@ def make_trie(words)->tuple: # (parents, symbols, ends)
             if w[:i] not in at: at[w[:i]] = len(parent); parent.append(at[w[:i-1]]); symbol.append(w[i-1])
     return np.array(parent), np.array(symbol), np.array([at[tuple(w)] for w in words])
 
-# %% ../nbs/01_constraint.ipynb #523f3cc5
+# %% ../nbs/01_constraint.ipynb #43c9d149
 def listed_words(c, lexicon)->dict: # {ids of groups: the model's own ids, or None if `write` shall choose}
     "The words of a list that the rest of a constraint allows"
     if isinstance(lexicon, str): raise CaptchaError(f"lexicon is the text {lexicon[:40]!r}: give a list of words")
     words, lost, stoi = {}, [], c.vocab.stoi
     for w in lexicon:
-        if not isinstance(w, str): raise CaptchaError(f"lexicon: {w!r} is {type(w).__name__}, not text: read tables with dtype=str")
-        ids = [next((stoi[o] for o in ((x, x.lower(), x.upper()) if c.fold else x) if o in stoi), None) for x in nfc(w)]
+        ids = [next((stoi[o] for o in ((x, x.lower(), x.upper()) if c.fold else x) if o in stoi), None) for x in nfc(w, 'lexicon: ')]
         groups = None if None in ids else tuple(c.to[np.array(ids, int)].tolist())
         if groups is None or not c._holds(c.enter, groups): lost.append(w)
         else: words.setdefault(groups, ids if c._holds(c.may, ids) else None)

@@ -25,9 +25,11 @@ class LabelError(CaptchaError): "A label that cannot be learned or a label file 
 class ModelError(CaptchaError): "A model file or a specification that cannot be used"
 class ArchiveError(CaptchaError): "An archive that cannot be trusted or opened"
 
-# %% ../nbs/00_core.ipynb #40c21055
-def nfc(text:str)->str:
+# %% ../nbs/00_core.ipynb #951ed508
+def nfc(text:str, what:str='')->str: # `what` begins the message if it is no text
     "`text` with composed accents: macOS stores file names decomposed, and `é` must be one character everywhere"
+    if not isinstance(text, str):
+        raise LabelError(f"{what}{text!r} is {type(text).__name__}, not text: give a text (read tables with dtype=str, or leading zeros are lost)")
     return unicodedata.normalize('NFC', text)
 
 class Vocab:
@@ -72,7 +74,7 @@ def check_spec(spec):
     if not 0 <= spec.threshold <= 2: raise ModelError(f"spec: threshold is {spec.threshold}: it must be a number from 0 to 1, or 2 to accept nothing")
     _vocab(spec.chars)
 
-# %% ../nbs/00_core.ipynb #acb23ced
+# %% ../nbs/00_core.ipynb #780bd360
 @dataclass(frozen=True)
 class Spec:
     "All that must travel with the weights to read an image"
@@ -95,9 +97,8 @@ class Spec:
     def vocab(self): return _vocab(self.chars)
     def text(self, label:str)->str:
         "`label` as this reader would write it: composed, and lowered if it folds case"
-        if not isinstance(label, str):
-            raise LabelError(f"the label {label!r} is {type(label).__name__}, not text: read tables with dtype=str, or leading zeros are lost")
-        return nfc(label).lower() if self.fold else nfc(label)
+        label = nfc(label, 'the label ')
+        return label.lower() if self.fold else label
     def to_json(self)->str: return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod

@@ -115,18 +115,19 @@ def alphabet_of(chars:str, fold:bool=False)->str:
     "`chars` composed; lowered and each once if cases are one"
     return ''.join(dict.fromkeys(nfc(chars).lower())) if fold else nfc(chars)
 
-# %% ../nbs/04_data.ipynb #fb0fa610
+# %% ../nbs/04_data.ipynb #ebc3542f
 class EncodeText(Transform):
     "Text to ids; what is not given is taken from the training labels"
     def __init__(self, vocab:Vocab=None, max_len:int=None, fold:bool=False): store_attr()
-    def text(self, o): return nfc(o).lower() if self.fold else nfc(o)
+    def text(self, o):
+        o = nfc(o, 'the label ')
+        return o.lower() if self.fold else o
     def setups(self, dsets):
         if self.vocab and self.max_len: return
         texts = [self.text(o) for o in dsets]
         self.vocab = self.vocab or Vocab.from_labels(texts)
         self.max_len = self.max_len or max(map(len, texts))
     def encodes(self, o)->TensorCaptcha:
-        if not isinstance(o, str): raise LabelError(f"the label {o!r} is {type(o).__name__}, not text: read tables with dtype=str, or leading zeros are lost")
         t = self.text(o)
         if bad := self.vocab.unknown(t): raise LabelError(f"label {t!r} has {bad[0]!r}, which is not in the alphabet {self.vocab.chars!r}")
         if len(t) > self.max_len: raise LabelError(f"label {t!r} has {len(t)} characters: at most {self.max_len} fit")
@@ -227,7 +228,7 @@ class CaptchaAugment(DisplayedTransform):
         u = lambda a: (torch.rand(n, 1, 1, 1, device=x.device)*2 - 1)*a
         return ((x-.5)*(1+u(self.contrast)) + .5 + u(self.light)).clamp(0, 1).as_subclass(kind)
 
-# %% ../nbs/04_data.ipynb #7596537b
+# %% ../nbs/04_data.ipynb #3c0c261d
 def _some(lines, n=5): return '\n  '.join([*lines[:n], *([f'... and {len(lines)-n} more'] if len(lines) > n else [])])
 
 def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: # (labels, Vocab, max_len)
@@ -236,8 +237,7 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
     if not len(images): raise LabelError("no images: at least two labelled ones are needed")
     said = {}
     for o,l in zip(images, labels):
-        if not isinstance(l, str): raise LabelError(f"{image_name(o)}: the label {l!r} is {type(l).__name__}, not text: "
-                                                    "read tables with dtype=str, or leading zeros are lost")
+        l = nfc(l, f'{image_name(o)}: the label ')
         if not l: raise LabelError(f"{image_name(o)}: the label is empty")
         if fold: l = l.lower()
         if isinstance(o, (str, Path)) and said.setdefault(str(o), l) != l:

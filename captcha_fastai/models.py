@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['archs', 'arch', 'build_model', 'count_steps', 'make_model', 'out_shape', 'multi_head', 'pool_free', 'Bidirectional',
            'BiLSTM', 'BiGRU', 'columns', 'crnn', 'conv_block', 'conv_body', 'pick_stride', 'crnn_small', 'crnn_tiny',
-           'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'has_bf16', 'model_reader']
+           'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'has_bf16', 'load_state',
+           'same_settings', 'model_reader']
 
 # %% ../nbs/03_models.ipynb #33cc0ef9
 import torch
@@ -215,6 +216,20 @@ def has_bf16(device)->bool:
     device = torch.device(device or 'cpu')
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
+
+# %% ../nbs/03_models.ipynb #31e14d33
+def load_state(path, needed:str)->dict: # What was saved
+    "A checkpoint that has an entry `needed`"
+    try: state = torch.load(path, weights_only=True, map_location='cpu')
+    except FileNotFoundError: raise ModelError(f"{path}: no such file: there is nothing to resume") from None
+    except Exception as e: raise ModelError(f"{path}: not a checkpoint ({(str(e) or type(e).__name__).splitlines()[0]})") from None
+    if not isinstance(state, dict) or needed not in state: raise ModelError(f"{path}: not a checkpoint of this version: begin again without resuming")
+    return state
+
+def same_settings(folder, had:dict, has:dict):
+    "Refuse to go on with other arguments"
+    for k,v in has.items():
+        if had.get(k) != v: raise ModelError(f"{folder}: the checkpoint's {k} is {had.get(k)}, not {v}: give the same arguments to resume")
 
 # %% ../nbs/03_models.ipynb #1e5bdb60
 def model_reader(

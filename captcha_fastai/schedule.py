@@ -6,11 +6,12 @@
 __all__ = ['default_epochs', 'plain', 'training_state', 'set_training_state', 'Checkpoint', 'load_checkpoint', 'run_settings',
            'train_captcha', 'check_same_task', 'fit_two_stage', 'start_from']
 
-# %% ../nbs/09_schedule.ipynb #a629fa15
+# %% ../nbs/09_schedule.ipynb #abd78a70
 import hashlib, random
 from fastai.vision.all import *
 
 from .core import *
+from .models import *
 from .data import *
 from .learner import *
 
@@ -96,7 +97,7 @@ class Checkpoint(Callback):
         self.learn.logger = self._logger
         if self.keep_best and self.best: self.learn.model.load_state_dict(self.best['model'])
 
-# %% ../nbs/09_schedule.ipynb #62628879
+# %% ../nbs/09_schedule.ipynb #7ea6438e
 @patch
 def save(self:Checkpoint):
     "Write `log.csv` and `last.ckpt`"
@@ -107,14 +108,9 @@ def save(self:Checkpoint):
 
 def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
-    path = Path(folder)/'last.ckpt'
-    try: state = torch.load(path, weights_only=True, map_location='cpu')
-    except FileNotFoundError: raise ModelError(f"{path}: no such file: there is nothing to resume") from None
-    except Exception as e: raise ModelError(f"{path}: not a checkpoint ({(str(e) or type(e).__name__).splitlines()[0]})") from None
-    if not isinstance(state, dict) or 'warm' not in state: raise ModelError(f"{path}: not a checkpoint of this version: begin again without resuming")
-    return state
+    return load_state(Path(folder)/'last.ckpt', 'warm')
 
-# %% ../nbs/09_schedule.ipynb #21fa80af
+# %% ../nbs/09_schedule.ipynb #aea997f3
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
     name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) and not isinstance(o.image, (str, Path)) else str(o)
@@ -137,9 +133,7 @@ def train_captcha(
     epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs)
     settings, state = run_settings(learn, epochs, lr), load_checkpoint(folder) if resume else None
     if state:
-        for what,has in settings.items():
-            if (had := state['settings'].get(what)) != has:
-                raise ModelError(f"{folder}: the checkpoint's {what} is {had}, not {has}: give the same arguments to resume")
+        same_settings(folder, state['settings'], settings)
         if learn.opt is None: learn.create_opt()
     ckpt = Checkpoint(folder, best, patience, state, settings)
     learn.fit_one_cycle(epochs, lr, start_epoch=ckpt.start, cbs=[ckpt, *L(cbs)])

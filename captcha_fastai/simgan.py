@@ -8,10 +8,11 @@ __all__ = ['ResidualBlock', 'Refiner', 'PatchDiscriminator', 'patch_loss', 'shar
            'RefinerCheckpoint', 'refiner_state', 'set_refiner_state', 'fit_refiner', 'save_refiner', 'load_refiner',
            'Refine']
 
-# %% ../nbs/07_simgan.ipynb #4abb7dab
-import csv, hashlib, json
+# %% ../nbs/07_simgan.ipynb #722679cf
+import csv, json
 from copy import deepcopy
 from functools import partial
+from hashlib import sha1
 from random import Random
 from typing import NamedTuple
 
@@ -293,7 +294,7 @@ def set_refiner_state(learn, state):
     torch.set_rng_state(state['torch'])
     learn.dls.train.rng.setstate(state['shuffle'])
 
-# %% ../nbs/07_simgan.ipynb #11e7a219
+# %% ../nbs/07_simgan.ipynb #ac0a990c
 def fit_refiner(
     learn, # `SimGANLearner`
     epochs:int=30,
@@ -303,21 +304,18 @@ def fit_refiner(
 ):
     "Train a refiner, resumably"
     folder, ds = Path(folder), learn.dls.train_ds
-    settings = dict(refiner=json.dumps(learn.model.refiner.args), weight=learn.weight, rate=lr, epochs=epochs, bs=learn.dls.train.bs, n=ds.n, real=len(ds.real),
+    real = sha1(b''.join(o.tobytes() for o in ds.real)).hexdigest()[:12]
+    settings = dict(refiner=json.dumps(learn.model.refiner.args), weight=learn.weight, rate=lr, epochs=epochs, bs=learn.dls.train.bs, n=ds.n, real=real,
                     synth=getattr(ds.synth, 'key', ''), size=f'{ds.spec.height}x{ds.spec.width}x{ds.spec.channels}')
     state = None
     if resume:
-        try: state = torch.load(folder/'refiner.ckpt', weights_only=True, map_location='cpu')
-        except FileNotFoundError: raise ModelError(f"{folder/'refiner.ckpt'}: no such file: there is nothing to resume") from None
-        except Exception as e: raise ModelError(f"{folder/'refiner.ckpt'}: not a checkpoint ({str(e).splitlines()[0]})") from None
-        for k,v in settings.items():
-            if (had := state.get('settings', {}).get(k)) != v:
-                raise ModelError(f"{folder}: the checkpoint's {k} is {had}, not {v}: give the same arguments to resume")
+        state = load_state(folder/'refiner.ckpt', 'settings')
+        same_settings(folder, state['settings'], settings)
     if learn.opt is None: learn.create_opt()
     learn.fit(epochs, lr, start_epoch=state['epoch']+1 if state else 0, cbs=RefinerCheckpoint(folder, settings, state))
     return learn
 
-# %% ../nbs/07_simgan.ipynb #f8fae94e
+# %% ../nbs/07_simgan.ipynb #24a6d410
 def save_refiner(refiner:Refiner, path)->str:
     "Write a refiner to a file without pickle"
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in refiner.state_dict().items()}
@@ -341,7 +339,7 @@ class Refine(DisplayedTransform):
     "Refine a batch of drawn images, numbers from 0 to 1"
     order = 20
     def __init__(self, refiner:Refiner, bf16:bool=None):
-        self.key = hashlib.sha1(b''.join(v.detach().cpu().numpy().tobytes() for v in refiner.state_dict().values())).hexdigest()[:12]
+        self.key = sha1(b''.join(v.detach().cpu().numpy().tobytes() for v in refiner.state_dict().values())).hexdigest()[:12]
         self.refiner = deepcopy(refiner).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.bf16 = bf16
     def encodes(self, x:TensorImage):

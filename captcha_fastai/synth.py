@@ -80,12 +80,12 @@ def write_numbers(
     for i,f in files:
         with atomic_path(f) as tmp: synth(i)[1].save(tmp)
 
-# %% ../nbs/01_synth.ipynb #fca814da
+# %% ../nbs/01_synth.ipynb #4caf6674
 def check_ours(table:Path):
     "Refuse to replace a table of somebody's labels"
-    rows = list(csv.reader(table.read_text(encoding='utf-8', errors='replace').splitlines())) if table.exists() else []
-    for r in rows[1:]:
-        if r and not re.fullmatch(r'\d{6,}_[0-9a-f]{8}\.\w+', r[0]):
+    rows = csv.reader(table.read_text(encoding='utf-8-sig', errors='replace').splitlines()) if table.exists() else []
+    for r in rows:
+        if r and r != ['name', 'label'] and not re.fullmatch(r'\d{6,}_[0-9a-f]{8}\.\w+', r[0]):
             raise CaptchaError(f"{table}: has the label of {r[0]!r}, which was not drawn here: give another folder")
 
 def write_synth(
@@ -102,9 +102,8 @@ def write_synth(
     key, texts = synth.key, [synth.text(i) for i in range(n)]
     names = [f'{i:06}_{key}.{ext}' for i in range(n)]
     missing = [(i, path/o) for i,o in enumerate(names) if not (path/o).exists()]
-    if missing:
-        check_ours(path/table)
-        (path/table).unlink(missing_ok=True)
+    check_ours(path/table)
+    if missing: (path/table).unlink(missing_ok=True)
     jobs = [missing[i:i+25] for i in range(0, len(missing), 25)]
     if not workers:
         for job in progress_bar(jobs, leave=False): write_numbers(synth, job)

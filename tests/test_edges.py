@@ -16,7 +16,7 @@ from PIL import Image
 from captcha_fastai import cli
 from captcha_fastai.constraint import Constraint
 from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab, atomic_path, open_image
-from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders
+from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders, EncodeText
 from captcha_fastai.decode import Reader
 from captcha_fastai.export import save_model
 from captcha_fastai.fitstyle import fit_style, font_choice, show_fit
@@ -61,6 +61,7 @@ def test_rules_that_contradict_or_are_no_text_are_refused(reader):
         with pytest.raises(CaptchaError, match=why): Constraint(reader.vocab, **rules)
     e = Constraint(Vocab('eé'), pattern='[e\u0301]')                       # decomposed, as macOS has it
     assert e.accepts(e.to[[2]]) and not e.accepts(e.to[[1]])
+    for fold in (False, True): assert EncodeText(Vocab('é'), 1, fold).encodes('e\u0301').tolist() == [1]
 
 
 def test_labels_that_are_numbers_are_refused_by_reports_too(reader):
@@ -131,6 +132,10 @@ def test_labels_of_somebody_are_not_replaced(tmp_path):
     assert (tmp_path/'labels.csv').read_text() == 'name,label\nmine.png,XX\n'
     for n in (2, 3): table = write_synth(tmp_path/'ours', n, Synth('OX', 2))
     assert len(table.read_text().splitlines()) == 4
+    with table.open('a') as f: f.write('mine.png,XX\n')                      # nothing is left to draw, but the table is somebody's now
+    with pytest.raises(CaptchaError, match="has the label of 'mine.png'"): write_synth(tmp_path/'ours', 3, Synth('OX', 2))
+    (tmp_path/'labels.csv').write_text('mine.png,XX\n')                       # no header
+    with pytest.raises(CaptchaError, match="has the label of 'mine.png'"): write_synth(tmp_path, 2, Synth('OX', 2))
 
 
 def test_a_refiner_that_could_not_take_a_step_is_refused():
