@@ -130,7 +130,7 @@ def pick_stride(width, max_len):
     "The coarsest columns of which there are still five per character"
     return next((s for s in (8, 4) if -(-width//s) >= 5*max_len), 2)
 
-# %% ../nbs/03_models.ipynb #bc530840
+# %% ../nbs/03_models.ipynb #b08153a4
 @arch('ctc')
 class crnn_small(nn.Module):
     "Five convolutions, columns as steps, two BiLSTMs and a way around them: about 1.6 M parameters"
@@ -152,7 +152,7 @@ class crnn_tiny(crnn_small):
 @arch('heads')
 class heads_small(nn.Module):
     "The same body, flattened, with one head per position"
-    def __init__(self, n_out, max_len, channels, height, width, widths=(32, 64, 128, 128, 256), hidden=256, p=.4):
+    def __init__(self, n_out, max_len, channels, height, width, widths=(32, 64, 128, 128, 256), hidden=256, p=.1):
         super().__init__()
         self.shape = max_len, n_out
         self.body = nn.Sequential(conv_body(channels, widths, 8), conv_block(widths[-1], 64, pool=(1, 2)))
