@@ -3,6 +3,7 @@
     python benchmarks/three_learners.py --data ../shared/data/captcha_images_v2 [--archs pool_free] [--epochs 60]"""
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from fastcore.script import call_parse
 from captcha_fastai.data import CaptchaAugment, CaptchaDataLoaders, untar_captchas
 from captcha_fastai.export import save_model
 from captcha_fastai.interpret import evaluate_valid
-from captcha_fastai.learner import captcha_learner
+from captcha_fastai.learner import captcha_learner, fused_adamw
 from captcha_fastai.models import model_reader
 from captcha_fastai.schedule import train_captcha
 
@@ -29,12 +30,15 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          lr: float = 3e-3,  # Largest learning rate
          published: bool = False,  # Augment and optimise as the post did
          light: bool = False,  # Turn and light only, about as the post did
+         p: float = .5,  # Dropout of the heads
          save: str = None):  # Folder for the models, if wanted
     for arch in archs.split():
         set_seed(42, reproducible=True)
         tfms = published_tfms() if published else CaptchaAugment(rotate=10, scale=0, shear=0, elastic=0, light=.25, contrast=.5) if light else None
         dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs, batch_tfms=tfms)
-        learn = captcha_learner(dls, arch, **(dict(opt_func=Adam) if published else {}))
+        kwargs = {} if arch == 'crnn' else dict(arch_args=dict(p=p), opt_func=partial(fused_adamw, betas=(.9, .99), eps=1e-5))  # fastai's settings; its Adam itself grows by gigabytes here
+        if published: kwargs['opt_func'] = Adam
+        learn = captcha_learner(dls, arch, **kwargs)
         t = time.time()
         with tempfile.TemporaryDirectory() as d, learn.no_bar():
             train_captcha(learn, epochs, lr, d)
