@@ -18,8 +18,18 @@ from captcha_fastai.interpret import evaluate_valid
 from captcha_fastai.learner import captcha_learner, fused_adamw
 from captcha_fastai.models import model_reader
 from captcha_fastai.schedule import train_captcha
+from captcha_fastai.splice import AuxiliaryCTC, Splice
 
 logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'three_learners'
+
+
+def cutter(data):
+    "A reader that has learned the same training images by the default recipe, and so knows where characters are"
+    set_seed(42, reproducible=True)
+    t, learn = time.time(), captcha_learner(CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=16))
+    with tempfile.TemporaryDirectory() as d, learn.no_bar(), learn.no_logging(): train_captcha(learn, folder=d)
+    print(f'crnn_small, to cut with: {time.time()-t:.0f} s', flush=True)
+    return model_reader(learn.model, learn.spec)
 
 
 @call_parse
@@ -31,18 +41,23 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          published: bool = False,  # Augment and optimise as the post did
          light: bool = False,  # Turn and light only, about as the post did
          p: float = .5,  # Dropout of the heads
+         splice: bool = False,  # Train on splices as well, cut by a `crnn_small` that is trained first on the same split; heads models with `AuxiliaryCTC`
          save: str = None):  # Folder for the models, if wanted
+    reader = cutter(data) if splice else None
     for arch in archs.split():
         set_seed(42, reproducible=True)
         tfms = published_tfms() if published else CaptchaAugment(rotate=10, scale=0, shear=0, elastic=0, light=.25, contrast=.5) if light else None
         dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs, batch_tfms=tfms)
         kwargs = {} if arch == 'crnn' else dict(arch_args=dict(p=p), opt_func=partial(fused_adamw, betas=(.9, .99), eps=1e-5))  # fastai's settings; its Adam itself grows by gigabytes here
         if published: kwargs['opt_func'] = Adam
+        if splice:
+            dls.train.after_batch.add(Splice(reader, dls))
+            if arch != 'crnn': kwargs['cbs'] = AuxiliaryCTC()
         learn = captcha_learner(dls, arch, **kwargs)
         t = time.time()
         with tempfile.TemporaryDirectory() as d, learn.no_bar():
             train_captcha(learn, epochs, lr, d)
-            pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{arch}.csv', index=False, float_format='%.6g')
+            pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{arch}{"_splice"*splice}.csv', index=False, float_format='%.6g')
         took = time.time()-t
         if save: save_model(learn, Path(save)/f'{arch}.safetensors')
         report = evaluate_valid(model_reader(learn.model, learn.spec), dls)

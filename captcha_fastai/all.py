@@ -15,6 +15,7 @@ from .metrics import *
 from .simgan import *
 from .learner import *
 from .schedule import *
+from .splice import *
 from .interpret import *
 from .labels import *
 from .export import *

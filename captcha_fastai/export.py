@@ -24,7 +24,7 @@ from .styles import simple
 from .decode import Reader, search
 from .models import build_model, count_steps, model_reader
 
-# %% ../nbs/11_export.ipynb #cfe9d987
+# %% ../nbs/11_export.ipynb #34f441f9
 def weights_digest(weights:dict, spec:str)->str:
     "SHA-256 over the `Spec` and all arrays with their names"
     h = hashlib.sha256(spec.encode('utf-8', 'surrogatepass'))
@@ -38,7 +38,8 @@ def save_model(
     path # Usually `*.safetensors`
 )->str:
     "Write weights and `Spec` to one file without pickle"
-    weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}
+    weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()
+               if not k.startswith('auxiliary_ctc.')}                                   # left there if a fit with `AuxiliaryCTC` was interrupted
     meta = file_meta(learn.spec)
     with atomic_path(path) as tmp: save_file(weights, tmp, metadata={**meta, 'sha256': weights_digest(weights, meta['spec'])})
     return str(path)

@@ -207,7 +207,7 @@ def calibrate(
     report.threshold = report.accept_threshold(precision).threshold
     return replace(spec, threshold=report.threshold), report
 
-# %% ../nbs/10_interpret.ipynb #92f0f1e2
+# %% ../nbs/10_interpret.ipynb #aed18559
 def plot_alignment(
     reader:Reader, # Of a CTC model
     src, # Anything that holds an image
@@ -215,23 +215,18 @@ def plot_alignment(
 ):
     "The captcha above, the probability of each character of its text by column below"
     if reader.spec.decoder != 'ctc': raise ModelError(f"{reader.spec.arch}: has one step per position, no columns to align: use a CTC architecture")
-    p = np.exp(reader.logp([src])[0])
-    ids = reader.vocab.encode(reader(src).text)
+    logp = reader.logp([src])[0]
+    p, ids = np.exp(logp), reader.vocab.encode(reader(src).text)
     if axs is None: axs = plt.subplots(2, 1, figsize=(6, 3), sharex=True, height_ratios=[1, 1], layout='constrained')[1]
     T = len(p)
     x = to_array(src, reader.spec)
     axs[0].imshow(x.squeeze(), cmap='gray', extent=(0, T, 0, T*x.shape[0]/x.shape[1]), aspect='auto')
     axs[0].set_yticks([])
+    path = ctc_path(logp, ids)
     for n,i in enumerate(ids):
         axs[1].fill_between(np.arange(T)+.5, p[:, i], alpha=.4, step='mid')
-        at = p[:, i].argmax() if ids.count(i) == 1 else _peaks(p[:, i], ids.count(i))[ids[:n].count(i)]
+        at = max(np.flatnonzero(path == n), key=lambda t: p[t, i])
         axs[1].text(at+.5, p[at, i], reader.vocab[i], ha='center', va='bottom')
     axs[1].plot(np.arange(T)+.5, p[:, 0], color='lightgrey', lw=1)
     axs[1].set(ylim=(0, 1.25), xlabel='column', ylabel='probability')
     return axs
-
-def _peaks(p, k):
-    "The `k` highest separate maxima of `p`, left to right"
-    top = [t for t in range(len(p)) if p[t] >= p[max(0, t-1):t+2].max()]
-    top = sorted(top, key=lambda t: -p[t])[:k]
-    return sorted(top + top[-1:]*(k-len(top)))

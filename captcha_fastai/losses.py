@@ -87,7 +87,7 @@ class CTCLoss(_TextLoss):
     def decodes(self, x): # `(B, T, V)` logits or log-probabilities -> `(B, T)` ids
         return collapse(x.argmax(-1))
 
-# %% ../nbs/05_losses.ipynb #ef04fe36
+# %% ../nbs/05_losses.ipynb #f8006b56
 class AlignmentWarmup(Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     def __init__(self,
@@ -99,6 +99,8 @@ class AlignmentWarmup(Callback):
         self.state = dict(step=0, seen=0., since=None, over=False)
 
     @property
+    def ctc(self): return self.learn.loss_func # The loss that is warmed up
+    @property
     def share(self):
         "Share of the cross entropy at this step"
         since, step = self.state['since'], self.state['step']
@@ -107,15 +109,15 @@ class AlignmentWarmup(Callback):
     def over(self): return self.state['over']
 
     def before_batch(self):
-        self.learn.loss_func.align = self.share if self.training else 0.
+        self.ctc.align = self.share if self.training else 0.
     def after_loss(self):
         if not self.training or self.over or hasattr(self.learn, 'lr_finder'): return
         s = self.state
         s['step'] += 1
         if s['since'] is None:
-            s['seen'] += .1*(self.learn.loss_func.seen.item() - s['seen'])
+            s['seen'] += .1*(self.ctc.seen.item() - s['seen'])
             if s['seen'] > self.goal or self.pct_train > self.longest: s['since'] = s['step']
         s['over'] = self.share == 0
-    def after_train(self): self.learn.loss_func.align = 0.
-    def after_cancel_train(self): self.learn.loss_func.align = 0.
-    def after_fit(self): self.learn.loss_func.align = 0.
+    def after_train(self): self.ctc.align = 0.
+    def after_cancel_train(self): self.ctc.align = 0.
+    def after_fit(self): self.ctc.align = 0.
