@@ -150,13 +150,13 @@ def text_logp(
     check_ids(logp, texts)
     return exact(logp, np.arange(len(texts)), *_padded(texts), kind == 'ctc')
 
-# %% ../nbs/02_decode.ipynb #9d78074c
+# %% ../nbs/02_decode.ipynb #cb06c827
 def ctc_path(
     logp, # Log-probabilities `(T, V)`
     ids # The text
 )->np.ndarray: # `(T,)`: the number of the character that each step says, -1 for none
     "The most probable alignment of a text"
-    logp = check_logp(np.asarray(logp)[None])[0]
+    logp = check_logp(logp[None] if hasattr(logp, 'ndim') else [logp])[0]
     check_ids(logp[None], [ids])
     state = np.zeros(2*len(ids)+1, int)
     state[1::2] = ids

@@ -87,7 +87,7 @@ class CTCLoss(_TextLoss):
     def decodes(self, x): # `(B, T, V)` logits or log-probabilities -> `(B, T)` ids
         return collapse(x.argmax(-1))
 
-# %% ../nbs/05_losses.ipynb #f8006b56
+# %% ../nbs/05_losses.ipynb #a54b006a
 class AlignmentWarmup(Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     def __init__(self,
@@ -121,3 +121,4 @@ class AlignmentWarmup(Callback):
     def after_train(self): self.ctc.align = 0.
     def after_cancel_train(self): self.ctc.align = 0.
     def after_fit(self): self.ctc.align = 0.
+    def leave(self): self.learn.remove_cb(self)

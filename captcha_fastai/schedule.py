@@ -110,14 +110,15 @@ def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
     return load_state(Path(folder)/'last.ckpt', 'warm')
 
-# %% ../nbs/09_schedule.ipynb #aea997f3
+# %% ../nbs/09_schedule.ipynb #509b0491
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
     name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) and not isinstance(o.image, (str, Path)) else str(o)
     data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
-    return {'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr, 'batch size': learn.dls.train.bs, 'data and split': data}
+    second = 'auxiliary_ctc' if hasattr(learn.model, 'auxiliary_ctc') else None
+    return {'second loss': second, 'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr, 'batch size': learn.dls.train.bs, 'data and split': data}
 
 def train_captcha(
     learn, # From `captcha_learner`
@@ -139,7 +140,7 @@ def train_captcha(
     learn.fit_one_cycle(epochs, lr, start_epoch=ckpt.start, cbs=[ckpt, *L(cbs)])
     return learn
 
-# %% ../nbs/09_schedule.ipynb #e5dca963
+# %% ../nbs/09_schedule.ipynb #91a38e11
 def check_same_task(learn, dls):
     "Refuse data that the learner's model was not made for"
     for o in ('chars', 'height', 'width', 'channels', 'fold', 'mean', 'std'):
@@ -169,10 +170,10 @@ def fit_two_stage(
         try: train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume)
         finally: learn.dls = real
     learn.opt = None
-    if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
+    if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
     return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
 
-# %% ../nbs/09_schedule.ipynb #b0c8e86e
+# %% ../nbs/09_schedule.ipynb #8fe2d881
 def start_from(
     learn, # From `captcha_learner`, of the same architecture and image size
     model, # From `load_model`, as is its
@@ -182,6 +183,7 @@ def start_from(
     for what in ('{0.arch} for {0.height}x{0.width}x{0.channels}', 'for images less {0.mean}, by {0.std}'):
         theirs, own = what.format(spec), what.format(learn.spec)
         if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
+    if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
     last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
     if spec.decoder == 'ctc' and model.steps != learn.model.steps:
         raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...)")
@@ -195,5 +197,4 @@ def start_from(
             n = min(len(a), len(b))
             for i,j in pairs: b[:n, i] = a[:n, j]
         else: v.copy_(old[k])
-    if hasattr(learn, 'alignment_warmup'): learn.remove_cb(learn.alignment_warmup)
     return learn
