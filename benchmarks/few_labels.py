@@ -43,6 +43,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          steps: int = 1500,  # Of the training on drawn captchas, 32 at a time
          splice: bool = False,  # The second stage on splices of the labelled images as well, cut by what the first has learned
          seed: int = 42):
+    if splice and style == 'none': raise SystemExit('--splice needs a first stage to cut with: give a --style')
     images, labels = labelled(data or untar_captchas())
     chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
     if style != 'none':
@@ -63,7 +64,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             set_seed(s)
             ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
             dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
-            if splice and base: dls.train.after_batch.add(Splice(model_reader(base.model, base.spec), dls))
+            if splice: dls.train.after_batch.add(Splice(model_reader(base.model, base.spec), dls))
             learn = captcha_learner(dls)
             if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 800), 1e-3)
             else: took = train(learn)
