@@ -20,7 +20,6 @@ from captcha_fastai.learner import captcha_learner
 from captcha_fastai.metrics import rate
 from captcha_fastai.models import model_reader
 from captcha_fastai.schedule import default_epochs, start_from, train_captcha
-from captcha_fastai.splice import Splice
 
 results = Path(__file__).resolve().parent/'results'
 
@@ -41,9 +40,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
          steps: int = 1500,  # Of the training on drawn captchas, 32 at a time
-         splice: bool = False,  # The second stage on splices of the labelled images as well, cut by what the first has learned
          seed: int = 42):
-    if splice and style == 'none': raise SystemExit('--splice needs a first stage to cut with: give a --style')
     images, labels = labelled(data or untar_captchas())
     chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
     if style != 'none':
@@ -64,7 +61,6 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             set_seed(s)
             ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
             dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
-            if splice: dls.train.after_batch.add(Splice(model_reader(base.model, base.spec), dls))
             learn = captcha_learner(dls)
             if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 800), 1e-3)
             else: took = train(learn)
@@ -74,4 +70,4 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
     for n in sorted({r[1] for r in rows}): print(n, 'labels:', rate(sum(r[3] for r in rows if r[1] == n), sum(r[4] for r in rows if r[1] == n)))
     print(machine())
     results.mkdir(exist_ok=True)
-    with (results/f'few_labels_{style}{"_splice"*splice}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])
+    with (results/f'few_labels_{style}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])

@@ -23,10 +23,10 @@ from captcha_fastai.splice import AuxiliaryCTC, Splice
 logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'three_learners'
 
 
-def cutter(data):
+def cutter(data, seed):
     "A reader that has learned the same training images by the default recipe, and so knows where characters are"
-    set_seed(42, reproducible=True)
-    t, learn = time.time(), captcha_learner(CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=16))
+    set_seed(seed, reproducible=True)
+    t, learn = time.time(), captcha_learner(CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=seed, bs=16))
     with tempfile.TemporaryDirectory() as d, learn.no_bar(), learn.no_logging(): train_captcha(learn, folder=d)
     print(f'crnn_small, to cut with: {time.time()-t:.0f} s', flush=True)
     return model_reader(learn.model, learn.spec)
@@ -42,12 +42,13 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          light: bool = False,  # Turn and light only, about as the post did
          p: float = .5,  # Dropout of the heads
          splice: bool = False,  # Train on splices as well, cut by a `crnn_small` that is trained first on the same split; heads models with `AuxiliaryCTC`
+         seed: int = 42,  # Of the split and of all else; another one's log is not kept
          save: str = None):  # Folder for the models, if wanted
-    reader = cutter(data) if splice else None
+    reader = cutter(data, seed) if splice else None
     for arch in archs.split():
-        set_seed(42, reproducible=True)
+        set_seed(seed, reproducible=True)
         tfms = published_tfms() if published else CaptchaAugment(rotate=10, scale=0, shear=0, elastic=0, light=.25, contrast=.5) if light else None
-        dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=42, bs=bs, batch_tfms=tfms)
+        dls = CaptchaDataLoaders.from_folder(data or untar_captchas(), valid_pct=.2, seed=seed, bs=bs, batch_tfms=tfms)
         kwargs = {} if arch == 'crnn' else dict(arch_args=dict(p=p), opt_func=partial(fused_adamw, betas=(.9, .99), eps=1e-5))  # fastai's settings; its Adam itself grows by gigabytes here
         if published: kwargs['opt_func'] = Adam
         if splice:
@@ -57,7 +58,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
         t = time.time()
         with tempfile.TemporaryDirectory() as d, learn.no_bar():
             train_captcha(learn, epochs, lr, d)
-            pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{arch}{"_splice"*splice}.csv', index=False, float_format='%.6g')
+            if seed == 42: pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{arch}{"_splice"*splice}.csv', index=False, float_format='%.6g')
         took = time.time()-t
         if save: save_model(learn, Path(save)/f'{arch}.safetensors')
         report = evaluate_valid(model_reader(learn.model, learn.spec), dls)
