@@ -389,11 +389,11 @@ def _proven(lp, ctc):
     end, log = forward(lp, ids, ctc)
     if end > 1e-200 and (logp := math.log(end) + log) > math.log(.5): return Found(ids, min(logp, 0.), math.exp(min(logp, 0.)))
 
-# %% ../nbs/02_decode.ipynb #fb52db07
+# %% ../nbs/02_decode.ipynb #71469111
 def _decode(logp, ctc, beam, nbest, c, threads=None):
     "`search` for log-probabilities that have been checked, in parts and threads"
     for k,v in dict(beam=beam, nbest=nbest, threads=threads or 1).items():
-        if not 1 <= v <= 10_000: raise CaptchaError(f"{k} is {v}: it must be from 1 to 10000")
+        if not (isinstance(v, (int, np.integer)) and 1 <= v <= 10_000): raise CaptchaError(f"{k} is {v!r}: it must be a whole number from 1 to 10000")
     if c and c.to.size != logp.shape[2]: raise ModelError(f"the constraint is for {c.to.size} symbols, the log-probabilities have {logp.shape[2]}")
     if c and c.grouped: logp = _group(logp, c)
     write = c.write if c and c.grouped else None
@@ -568,7 +568,7 @@ class Reading:
         self.__dict__['chars'] = chars = self.__dict__['_later']()
         return chars
 
-# %% ../nbs/02_decode.ipynb #aa4b67b4
+# %% ../nbs/02_decode.ipynb #33c1e871
 def soften(logp, temperature:float):
     "Log-probabilities divided by a temperature, and normalised again"
     if temperature == 1: return logp
@@ -588,7 +588,7 @@ def readings(
 )->list:
     "A `Reading` for each item of a model's log-probabilities"
     logp, vocab, at_least = soften(check_logp(logp), spec.temperature), spec.vocab, spec.threshold if min_confidence is None else min_confidence
-    if not 0 <= at_least <= 2: raise CaptchaError(f"min_confidence is {at_least}: give a share from 0 to 1")
+    if not (isinstance(at_least, (int, float, np.number)) and 0 <= at_least <= 2): raise CaptchaError(f"min_confidence is {at_least!r}: give a share from 0 to 1")
     found, out = _decode(logp, spec.decoder == 'ctc', beam, nbest, constraint), []
     later = partial(char_probs, logp, [f[0].ids if f else [] for f in found], spec.decoder, constraint)
     sure = [partial(_only, later)] if len(found) == 1 else later()

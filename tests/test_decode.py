@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from captcha_fastai import decode
 from captcha_fastai.constraint import Constraint
 from captcha_fastai.core import CaptchaError, ModelError, Spec, Vocab
-from captcha_fastai.decode import Reader, _forward_log, best_path, char_probs, check_logp, exact, search, soften, text_logp
+from captcha_fastai.decode import Reader, _forward_log, best_path, char_probs, check_logp, exact, readings, search, soften, text_logp
 
 
 def random_logp(rng, *shape, peak=2., never=0.):
@@ -112,6 +112,8 @@ def test_input_at_the_edges():
                      (np.zeros((2,)), 'shape'), (np.zeros((1, 0, 3)), 'shape'), (-np.ones((1, 2, 9)), 'log_softmax')]:
         with pytest.raises(ModelError, match=why): search(bad)
     with pytest.raises(CaptchaError, match='beam is 0'): search(blank, beam=0)
+    with pytest.raises(CaptchaError, match='nbest is 1.5: it must be a whole number'): search(blank, nbest=1.5)
+    with pytest.raises(CaptchaError, match="min_confidence is '0.9'"): readings(blank[None], Spec('abc', max_len=2), [''], min_confidence='0.9')
     with pytest.raises(CaptchaError, match='must be'): search(blank, 'CTC')
     assert search(np.log([[[.6, .4], [.6, .4]]]).tolist()) == search(np.log([[[.6, .4], [.6, .4]]]))
     assert search(np.log([[.6, .4], [.6, .4]]).tolist()) == search(np.log([[.6, .4], [.6, .4]]))
