@@ -568,7 +568,7 @@ class Reading:
         self.__dict__['chars'] = chars = self.__dict__['_later']()
         return chars
 
-# %% ../nbs/02_decode.ipynb #33c1e871
+# %% ../nbs/02_decode.ipynb #12e1a7e1
 def soften(logp, temperature:float):
     "Log-probabilities divided by a temperature, and normalised again"
     if temperature == 1: return logp
@@ -588,7 +588,8 @@ def readings(
 )->list:
     "A `Reading` for each item of a model's log-probabilities"
     logp, vocab, at_least = soften(check_logp(logp), spec.temperature), spec.vocab, spec.threshold if min_confidence is None else min_confidence
-    if not (isinstance(at_least, (int, float, np.number)) and 0 <= at_least <= 2): raise CaptchaError(f"min_confidence is {at_least!r}: give a share from 0 to 1")
+    if not (isinstance(at_least, (int, float, np.number)) and 0 <= at_least <= 2):
+        raise CaptchaError(f"min_confidence is {at_least!r}: give a share from 0 to 1")
     found, out = _decode(logp, spec.decoder == 'ctc', beam, nbest, constraint), []
     later = partial(char_probs, logp, [f[0].ids if f else [] for f in found], spec.decoder, constraint)
     sure = [partial(_only, later)] if len(found) == 1 else later()

@@ -110,7 +110,7 @@ def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
     return load_state(Path(folder)/'last.ckpt', 'warm')
 
-# %% ../nbs/09_schedule.ipynb #509b0491
+# %% ../nbs/09_schedule.ipynb #342c649b
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
     name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) and not isinstance(o.image, (str, Path)) else str(o)
@@ -118,7 +118,8 @@ def run_settings(learn, epochs, lr)->dict:
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     second = 'auxiliary_ctc' if hasattr(learn.model, 'auxiliary_ctc') else None
-    return {'second loss': second, 'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr, 'batch size': learn.dls.train.bs, 'data and split': data}
+    return {'second loss': second, 'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr,
+            'batch size': learn.dls.train.bs, 'data and split': data}
 
 def train_captcha(
     learn, # From `captcha_learner`

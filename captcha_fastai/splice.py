@@ -18,7 +18,7 @@ from .losses import *
 from .data import *
 from .learner import *
 
-# %% ../nbs/09_splice.ipynb #cd21c19c
+# %% ../nbs/09_splice.ipynb #081f0303
 def reaches(
     places, # For each text the columns at which its characters are said, or None
     texts, # The ids of each
@@ -50,6 +50,7 @@ def settle(
         cuts[i] = np.clip(np.round(c), 1, W).astype(int)
     return cuts
 
+# %% ../nbs/09_splice.ipynb #0bbf978a
 def char_cuts(
     images, # `(N, H, W)` or `(N, H, W, C)`, 0 to 255
     logp, # Log-probabilities `(N, T, V)` of a CTC model for them
@@ -65,7 +66,7 @@ def char_cuts(
     ends = lambda p, ids: np.append((p[:-1]+right[ids[:-1]] + p[1:]-left[ids[1:]])/2, p[-1]+right[ids[-1]])
     return settle([ends(p, np.array(ids)) if ok else None for p,ids,ok in zip(places, texts, fits)], ink)
 
-# %% ../nbs/09_splice.ipynb #fcfe5135
+# %% ../nbs/09_splice.ipynb #19fe1b28
 def cut_images(
     reader:Reader, # Of a CTC model that can read these images
     dls, # DataLoaders whose training images are cut
@@ -78,7 +79,8 @@ def cut_images(
     items = [(x, y[y > 0], reader.spec.text(dls.vocab.decode(y.tolist()))) for x,y in some]
     items = [o for o in items if known >= set(o[2]) and len(o[2]) > 1]
     if not items: raise CaptchaError(f"none of {len(ds)} training images can be cut: their texts need two characters or more that the reader knows")
-    if (out := len(some)-len(items)) > .1*len(some): warnings.warn(f"{out} of {len(some)} training images are not cut: their texts have one character, or some that the reader does not know")
+    if (out := len(some)-len(items)) > .1*len(some):
+        warnings.warn(f"{out} of {len(some)} training images are not cut: their texts have one character, or some that the reader does not know")
     arrays = [np.asarray(x.permute(1, 2, 0)) for x,*_ in items]
     arrays = [a[..., 0] if a.shape[-1] == 1 else a for a in arrays]
     logp = np.concatenate([reader.logp(arrays[i:i+64]) for i in range(0, len(arrays), 64)])
