@@ -110,12 +110,12 @@ def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
     return load_state(Path(folder)/'last.ckpt', 'warm')
 
-# %% ../nbs/09_schedule.ipynb #342c649b
+# %% ../nbs/09_schedule.ipynb #d1069ab5
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
     name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) and not isinstance(o.image, (str, Path)) else str(o)
     data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
-    data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners
+    data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners, splices
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     second = 'auxiliary_ctc' if hasattr(learn.model, 'auxiliary_ctc') else None
     return {'second loss': second, 'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr,
