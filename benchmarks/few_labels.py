@@ -39,6 +39,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          style: str = 'gradient',  # Of the drawn captchas; fit: found from 200 of the images, without their labels; none: start from scratch
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
+         arch: str = 'crnn_small',
          steps: int = 1500,  # Of the training on drawn captchas, 32 at a time
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
@@ -47,7 +48,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
         set_seed(seed)
         looks = fit_style([images[i] for i in np.random.default_rng(seed).permutation(len(images))[:200]], None, chars, len(labels[0])) if style == 'fit' else style
         drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), looks, n=1600, n_valid=160, online=True, synth_size=(50, 200), channels=1, bs=32, seed=seed)
-        base = captcha_learner(drawn)
+        base = captcha_learner(drawn, arch)
         took = train(base, default_epochs(1600, 32, steps), 3e-3)
         report = read(base, images, labels, length=len(labels[0]))              # alphabet and length are told, nothing else
         print(f'no label, length not told: {read(base, images, labels).right} of {report.n}')
@@ -61,7 +62,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             set_seed(s)
             ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
             dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
-            learn = captcha_learner(dls)
+            learn = captcha_learner(dls, arch)
             if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 800), 1e-3)
             else: took = train(learn)
             report = read(learn, [images[i] for i in rest], [labels[i] for i in rest])
@@ -70,4 +71,5 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
     for n in sorted({r[1] for r in rows}): print(n, 'labels:', rate(sum(r[3] for r in rows if r[1] == n), sum(r[4] for r in rows if r[1] == n)))
     print(machine())
     results.mkdir(exist_ok=True)
-    with (results/f'few_labels_{style}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])
+    name = f'few_labels_{style}' + ('' if arch == 'crnn_small' else f'_{arch}')
+    with (results/f'{name}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])

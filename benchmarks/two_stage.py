@@ -1,6 +1,6 @@
 """System S2: four characters of 36 as `captcha` draws them, 170x80. From scratch, offline then online, and with what this library adds; logs for the tutorial.
 
-    python benchmarks/two_stage.py [--runs "scratch two_stage warmup norm"] [--save DIR]"""
+    python benchmarks/two_stage.py [--runs "scratch two_stage warmup norm practised"] [--save DIR]"""
 import time
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ logs = root/'nbs'/'tutorials'/'two_stage'
 adam = partial(OptimWrapper, opt=torch.optim.Adam)
 
 
-def endless(**kwargs):
-    "1,280 new captchas in each epoch, and 256 others to measure with"
-    return CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=1280, n_valid=256, online=True, synth_size=(80, 170), seed=42, **{'batch_tfms': [], 'bs': 16, **kwargs})
+def endless(n=1280, **kwargs):
+    "`n` new captchas in each epoch, and 256 others to measure with"
+    return CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=n, n_valid=256, online=True, synth_size=(80, 170), seed=42, **{'batch_tfms': [], 'bs': 16, **kwargs})
 
 
 def fixed(n):
@@ -37,12 +37,13 @@ def fixed(n):
 
 
 @call_parse
-def main(runs: str = 'scratch two_stage warmup norm',
+def main(runs: str = 'scratch two_stage warmup norm practised',
          alone: int = 20,  # Epochs of `scratch`, like all of 1,280 captchas
          offline: int = 10,  # Epochs on 128 captchas, the first stage of `two_stage` ...
          online: int = 40,  # ... and on endless ones, the second
          epochs: int = 20,  # Of `norm`
          warm: int = 200,  # Of `warmup`
+         practice: int = 76,  # Of `practised`, each of 12,800 captchas, every second character 0 or O
          fresh: int = 2048,  # Captchas that nothing has seen, to measure the end with
          save: str = None):  # Folder for the models, if wanted
     synth = Synth(digits+upper, 4, 'fast_captcha', (80, 170), seed=43)
@@ -57,6 +58,7 @@ def main(runs: str = 'scratch two_stage warmup norm',
         set_seed(42, reproducible=True)
         t, parts = time.time(), []
         if run in ('scratch', 'two_stage'): learn = captcha_learner(endless(), 'vgg_heads', opt_func=adam)
+        elif run == 'practised': learn = captcha_learner(endless(12_800, bs=32, often='0O'), 'conv_small')
         else: learn = captcha_learner(endless(bs=32), *(('crnn_small', {}) if run == 'warmup' else ('vgg_heads', dict(norm=True))))
         with learn.no_bar():
             if run == 'scratch': learn.fit_one_cycle(alone, 1e-3)
@@ -66,6 +68,7 @@ def main(runs: str = 'scratch two_stage warmup norm',
                 report('offline', learn, time.time()-t)
                 parts, learn.dls, learn.opt = [learn.recorder.values], new, None
                 learn.fit_one_cycle(online, 1e-3)           # a cycle begins gently: at a constant 1e-3 it fell back to its plateau in two of three runs
+            elif run == 'practised': learn.fit_one_cycle(practice, 5e-3)
             else: learn.fit_one_cycle(warm if run == 'warmup' else epochs, 3e-3)
         logs.mkdir(parents=True, exist_ok=True)
         write_log(learn, logs/f'{run}.csv', parts)

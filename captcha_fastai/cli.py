@@ -9,7 +9,7 @@ __all__ = ['quoted', 'command', 'images_in', 'expand', 'captcha_generate', 'fitt
            'refined_message', 'rules', 'captcha_evaluate', 'readings_table', 'reading_line', 'captcha_read',
            'captcha_export']
 
-# %% ../nbs/13_cli.ipynb #719c2c16
+# %% ../nbs/13_cli.ipynb #51840e6e
 import csv, json, os, shlex, sys, warnings
 warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by the import of fastai
 from contextlib import contextmanager, redirect_stdout
@@ -29,7 +29,7 @@ from .constraint import *
 from .styles import *
 from .synth import *
 from .fitstyle import *
-from .models import archs, crnn_small, pick_stride
+from .models import archs, conv_small, crnn_small, pick_stride
 from .data import *
 from .simgan import *
 from .learner import *
@@ -75,7 +75,7 @@ def expand(paths)->list:
     "The images in several of these"
     return [o for p in paths for o in images_in(p)]
 
-# %% ../nbs/13_cli.ipynb #59fe141f
+# %% ../nbs/13_cli.ipynb #8e524dc7
 @call_parse
 def captcha_generate(
     path:str, # Folder to write to
@@ -89,6 +89,7 @@ def captcha_generate(
     font:str=None, # Font file to draw with
     workers:int=0, # Processes to draw with; none: this one
     like:str=None, # Folder or zip file of images to draw captchas like, instead of a style; what is found is kept as style_*.json
+    often:str='', # Every second character is one of these, such as 0O
 ):
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
     with command('captcha-generate') as say:
@@ -100,7 +101,7 @@ def captcha_generate(
             style = fitted(path, images, chars=chars, length=parse_length(length))
             w, h = open_image(images[0]).size
         else: h, w = 60, 160
-        table = write_synth(path, n, Synth(chars, parse_length(length), style, (height or h, width or w), seed), workers)
+        table = write_synth(path, n, Synth(chars, parse_length(length), style, (height or h, width or w), seed, often), workers)
         say(f'{n} captchas and their labels: {table}')
 
 def fitted(folder, images, *args, **kwargs)->str: # A file
@@ -110,7 +111,7 @@ def fitted(folder, images, *args, **kwargs)->str: # A file
     if not file.exists(): save_looks(fit_style(images, *args, **kwargs), file)
     return str(file)
 
-# %% ../nbs/13_cli.ipynb #a0747868
+# %% ../nbs/13_cli.ipynb #fe048940
 def learner_from(
     data, label, # As `labelled` takes them
     start, # Model file to start from
@@ -124,7 +125,7 @@ def learner_from(
     new = sorted(set(nfc(chars) if chars else ''.join(labels)) - set(spec.chars))
     dls = CaptchaDataLoaders.from_folder(data, label, chars=spec.chars + ''.join(new), fold=spec.fold, max_len=max(spec.max_len, *map(len, labels)),
                                          size=(spec.height, spec.width), channels=spec.channels, **kwargs)
-    columns = dict(stride=pick_stride(spec.width, spec.max_len)) if issubclass(archs[spec.arch], crnn_small) else {}
+    columns = dict(stride=pick_stride(spec.width, spec.max_len)) if issubclass(archs[spec.arch], (crnn_small, conv_small)) else {}
     return start_from(captcha_learner(dls, spec.arch, {**columns, **spec.arch_args}), model, spec)
 
 # %% ../nbs/13_cli.ipynb #b937fd78
@@ -238,12 +239,12 @@ def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretra
     report = save_calibrated(learn, out)
     return report, trained_message(report, out, run, data, label, len(dls.valid_ds), kwargs['best'])
 
-# %% ../nbs/13_cli.ipynb #49860f91
+# %% ../nbs/13_cli.ipynb #bee57a4f
 @call_parse(pos=['data'])
 def captcha_train(
     data:str=None, # Folder of labelled images, or a table of file names and labels; can be left out with --unlabelled
     out:str='model.safetensors', # Model file to write
-    arch:str='crnn_small', # crnn_small, crnn_tiny, heads_small, crnn, multi_head, pool_free, vgg_heads, digits_cnn or vgg_gru
+    arch:str='crnn_small', # crnn_small, crnn_tiny, conv_small, heads_small, crnn, multi_head, pool_free, vgg_heads, digits_cnn or vgg_gru
     epochs:int=None, # Epochs; by the number of images if not given
     lr:float=2e-3, # Largest learning rate
     bs:int=16, # Batch size of labelled images; 32 where captchas are drawn or unlabelled

@@ -371,7 +371,7 @@ class CaptchaImageBW(CaptchaImage):
     "The grey `CaptchaImage`"
     _show_args, _mode = {'cmap': 'Greys_r'}, 'L'
 
-# %% ../nbs/04_data.ipynb #fe289eb6
+# %% ../nbs/04_data.ipynb #530f3ed1
 class DrawCaptcha(Transform):
     "The number of a captcha to the captcha (without its image if `part=0`); training numbers move on by `n` each epoch"
     def __init__(self, synth:Synth, n:int, part:int): self.synth, self.n, self.part, self.epoch = synth, n, part, 0
@@ -397,9 +397,10 @@ def from_synth(cls:CaptchaDataLoaders,
     online:bool=False, # Draw new training captchas in every epoch
     synth_size:tuple=(60, 160), # (height, width) they are drawn in
     seed:int=42, # Of all of them
+    often:str='', # Every second character to train on is one of these
     **kwargs):
     "From nothing but an alphabet: drawn captchas, fixed or endless"
-    synth = Synth(chars, length, style, synth_size, seed)
+    synth = Synth(chars, length, style, synth_size, seed, often)
     items, splits = [*range(n), *range(-n_valid, 0)], (range(n), range(n, n+n_valid))
     kwargs = {'chars': chars, 'max_len': synth.lengths[1], 'splits': splits, 'size': synth_size, **kwargs}
     if not online:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['archs', 'arch', 'build_model', 'count_steps', 'make_model', 'out_shape', 'multi_head', 'pool_free', 'Bidirectional',
            'BiLSTM', 'BiGRU', 'columns', 'crnn', 'conv_block', 'conv_body', 'pick_stride', 'crnn_small', 'crnn_tiny',
-           'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'has_bf16', 'load_state',
-           'same_settings', 'model_reader']
+           'conv_small', 'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'has_bf16',
+           'load_state', 'same_settings', 'model_reader']
 
 # %% ../nbs/03_models.ipynb #33cc0ef9
 import torch
@@ -130,7 +130,7 @@ def pick_stride(width, max_len):
     "The coarsest columns of which there are still five per character"
     return next((s for s in (8, 4) if -(-width//s) >= 5*max_len), 2)
 
-# %% ../nbs/03_models.ipynb #b08153a4
+# %% ../nbs/03_models.ipynb #91fe4f35
 @arch('ctc')
 class crnn_small(nn.Module):
     "Five convolutions, columns as steps, two BiLSTMs and a way around them: about 1.6 M parameters"
@@ -148,6 +148,18 @@ class crnn_small(nn.Module):
 class crnn_tiny(crnn_small):
     "The same with a sixth of the parameters, for readers that must be small and fast"
     def __init__(self, *args, widths=(8, 16, 32, 64, 96), hidden=64, **kwargs): super().__init__(*args, widths=widths, hidden=hidden, **kwargs)
+
+@arch('ctc')
+class conv_small(nn.Module):
+    "Five convolutions and one over `window` columns, no recurrent layer: about 1.5 M parameters"
+    def __init__(self, n_out, max_len, channels, height, width, widths=(16, 32, 64, 128, 256), hidden=160, stride=None, window=7, p=.1):
+        super().__init__()
+        if window % 2 != 1 or window < 1: raise ModelError(f"window is {window}: it must be an odd number from 1")
+        self.body = conv_body(channels, widths, stride or pick_stride(width, max_len))
+        self.neck = nn.Sequential(nn.Dropout(p), nn.Conv2d(widths[-1], hidden, (-(-height//16), window), padding=(0, window//2), bias=False),
+                                  nn.BatchNorm2d(hidden), nn.ReLU(inplace=True))
+        self.head = nn.Linear(hidden, n_out)
+    def forward(self, x): return self.head(columns(self.neck(self.body(x))))
 
 @arch('heads')
 class heads_small(nn.Module):

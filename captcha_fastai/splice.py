@@ -130,7 +130,7 @@ class Splice(ItemTransform):
 
     def __getstate__(self): return {**self.__dict__, 'items': []}    # an exported learner holds no images
 
-# %% ../nbs/09_splice.ipynb #56fd00de
+# %% ../nbs/09_splice.ipynb #a371cfbf
 class AuxiliaryCTC(AlignmentWarmup):
     "For one fit of a heads model: CTC on the columns of a map in its body, as a second loss"
     name, order, part, hook = 'alignment_warmup', 66, None, None          # kept in checkpoints by that name; the layer goes after `Checkpoint` is done
@@ -157,15 +157,17 @@ class AuxiliaryCTC(AlignmentWarmup):
     def before_fit(self):
         if self.part is None: raise CaptchaError("AuxiliaryCTC must be there when the learner is made: captcha_learner(..., cbs=AuxiliaryCTC())")
         if self.hook: self.hook.remove()                      # an interrupt may have left one
-        self.hook = self.part.register_forward_hook(self.listen)
+        self.hook, self.measures = self.part.register_forward_hook(self.listen), None
+    def before_train(self): self.measures = False
+    def before_validate(self): self.measures = self.measures is None             # nothing trained before: `validate`, `show_results`
     def listen(self, part, inp, out): self.map = out
     def after_loss(self):
         if self.training: self.learn.loss_grad = self.loss_grad + self.weight*self.ctc(self.model.auxiliary_ctc(columns(self.map.float())), self.y)
         super().after_loss()
     def after_fit(self):
         super().after_fit()
-        if self.state['step']: self.leave()                  # not after `validate` or `lr_find`
-        else: self.hook.remove()
+        if self.state['step'] and not self.measures: self.leave()
+        else: self.hook.remove()                             # after `lr_find` there have been no steps
 
     def leave(self):
         if self.hook: self.hook.remove()

@@ -35,7 +35,7 @@ def find_style(
     if style not in styles: raise CaptchaError(f"style {style!r} is unknown: choose from {', '.join(styles)}, or give a file of looks (*.json)")
     return style, ()
 
-# %% ../nbs/01_synth.ipynb #92bf50b9
+# %% ../nbs/01_synth.ipynb #15707e9b
 class Synth:
     "Captcha number `i` of an endless, seeded set"
     def __init__(self,
@@ -43,11 +43,13 @@ class Synth:
         length:int|tuple=4, # Characters in a text, or (fewest, most)
         style='simple', # A name in `styles`, a `Look` or several, or a file of them
         size:tuple=(60, 160), # (height, width) in pixels
-        seed:int=42
+        seed:int=42,
+        often:str='' # Every second character is one of these, but for captchas with a negative number
     ):
         self.style, self.looks = find_style(style)
         self.chars, self.size, self.seed = Vocab(chars).chars, tuple(size), seed
-        self.draw = styles[self.style]
+        self.draw, self.often = styles[self.style], often
+        if rare := ''.join(set(often) - set(self.chars)): raise CaptchaError(f"often is {often!r}, but {rare!r} is not in the alphabet {''.join(self.chars)}")
         check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style, self.chars))
         self.lengths = (length, length) if isinstance(length, int) else tuple(length)
         if len(self.lengths) != 2 or not 1 <= self.lengths[0] <= self.lengths[1]:
@@ -56,14 +58,14 @@ class Synth:
     @property
     def key(self)->str:
         "Eight letters that differ if anything differs"
-        looks = [[asdict(o) for o in self.looks]] if self.looks else []
-        return sha1(json.dumps([self.chars, self.lengths, self.style, self.size, self.seed, fonts, *looks]).encode()).hexdigest()[:8]
-    def text(self, i:int)->str: return self._text(self._rng(i))
-    def _rng(self, i): return Random(f'{self.seed}-{i}')
-    def _text(self, rng): return ''.join(rng.choice(self.chars) for _ in range(rng.randint(*self.lengths)))
+        more = [[asdict(o) for o in self.looks]]*bool(self.looks) + [self.often]*bool(self.often)
+        return sha1(json.dumps([self.chars, self.lengths, self.style, self.size, self.seed, fonts, *more]).encode()).hexdigest()[:8]
+    def text(self, i:int)->str: return self._begin(i)[0]
+    def _begin(self, i): # (text, random numbers to draw it with)
+        rng, often = Random(f'{self.seed}-{i}'), self.often if i >= 0 else ''
+        return ''.join(rng.choice(often if often and rng.random() < .5 else self.chars) for _ in range(rng.randint(*self.lengths))), rng
     def __call__(self, i:int)->tuple: # (text, PIL image)
-        rng = self._rng(i)
-        text = self._text(rng)
+        text, rng = self._begin(i)
         return text, self.draw(text, rng, width=self.size[1], height=self.size[0], **(dict(looks=self.looks) if self.looks else {}))
     def __getstate__(self): return {**self.__dict__, 'fonts': list(fonts)}
     def __setstate__(self, state):
