@@ -75,7 +75,7 @@ def expand(paths)->list:
     "The images in several of these"
     return [o for p in paths for o in images_in(p)]
 
-# %% ../nbs/13_cli.ipynb #8e524dc7
+# %% ../nbs/13_cli.ipynb #15a939ec
 @call_parse
 def captcha_generate(
     path:str, # Folder to write to
@@ -89,7 +89,7 @@ def captcha_generate(
     font:str=None, # Font file to draw with
     workers:int=0, # Processes to draw with; none: this one
     like:str=None, # Folder or zip file of images to draw captchas like, instead of a style; what is found is kept as style_*.json
-    often:str='', # Every second character is one of these, such as 0O
+    often:str='', # Every second character is one of these, such as 0O: to train on, not to measure with
 ):
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
     with command('captcha-generate') as say:

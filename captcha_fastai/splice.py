@@ -130,7 +130,7 @@ class Splice(ItemTransform):
 
     def __getstate__(self): return {**self.__dict__, 'items': []}    # an exported learner holds no images
 
-# %% ../nbs/09_splice.ipynb #a371cfbf
+# %% ../nbs/09_splice.ipynb #16de3dc4
 class AuxiliaryCTC(AlignmentWarmup):
     "For one fit of a heads model: CTC on the columns of a map in its body, as a second loss"
     name, order, part, hook = 'alignment_warmup', 66, None, None          # kept in checkpoints by that name; the layer goes after `Checkpoint` is done
@@ -159,15 +159,15 @@ class AuxiliaryCTC(AlignmentWarmup):
         if self.hook: self.hook.remove()                      # an interrupt may have left one
         self.hook, self.measures = self.part.register_forward_hook(self.listen), None
     def before_train(self): self.measures = False
-    def before_validate(self): self.measures = self.measures is None             # nothing trained before: `validate`, `show_results`
+    def before_validate(self): self.measures = self.measures is not False        # nothing trained before: `validate`, `show_results`, `tta`
     def listen(self, part, inp, out): self.map = out
     def after_loss(self):
         if self.training: self.learn.loss_grad = self.loss_grad + self.weight*self.ctc(self.model.auxiliary_ctc(columns(self.map.float())), self.y)
         super().after_loss()
     def after_fit(self):
         super().after_fit()
-        if self.state['step'] and not self.measures: self.leave()
-        else: self.hook.remove()                             # after `lr_find` there have been no steps
+        if self.state['step'] and not self.measures and not hasattr(self.learn, 'lr_finder'): self.leave()
+        else: self.hook.remove()
 
     def leave(self):
         if self.hook: self.hook.remove()
