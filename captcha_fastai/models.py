@@ -130,7 +130,7 @@ def pick_stride(width, max_len):
     "The coarsest columns of which there are still five per character"
     return next((s for s in (8, 4) if -(-width//s) >= 5*max_len), 2)
 
-# %% ../nbs/03_models.ipynb #91fe4f35
+# %% ../nbs/03_models.ipynb #6392c492
 @arch('ctc')
 class crnn_small(nn.Module):
     "Five convolutions, columns as steps, two BiLSTMs and a way around them: about 1.6 M parameters"
@@ -151,15 +151,20 @@ class crnn_tiny(crnn_small):
 
 @arch('ctc')
 class conv_small(nn.Module):
-    "Five convolutions and one over `window` columns, no recurrent layer: about 1.5 M parameters"
-    def __init__(self, n_out, max_len, channels, height, width, widths=(16, 32, 64, 128, 256), hidden=160, stride=None, window=7, p=.1):
+    "Five convolutions and one over `window` columns: about 1.5 M parameters; with `context` an LSTM that adds to its output"
+    def __init__(self, n_out, max_len, channels, height, width, widths=(16, 32, 64, 128, 256), hidden=160, stride=None, window=7, context=False, p=.1):
         super().__init__()
         if window % 2 != 1 or window < 1: raise ModelError(f"window is {window}: it must be an odd number from 1")
         self.body = conv_body(channels, widths, stride or pick_stride(width, max_len))
         self.neck = nn.Sequential(nn.Dropout(p), nn.Conv2d(widths[-1], hidden, (-(-height//16), window), padding=(0, window//2), bias=False),
                                   nn.BatchNorm2d(hidden), nn.ReLU(inplace=True))
         self.head = nn.Linear(hidden, n_out)
-    def forward(self, x): return self.head(columns(self.neck(self.body(x))))
+        self.context = nn.Sequential(BiLSTM(hidden, hidden), nn.Linear(2*hidden, n_out)) if context else None
+        if context:                                            # has nothing to say at first
+            for o in self.context[1].parameters(): nn.init.zeros_(o)
+    def forward(self, x):
+        x = columns(self.neck(self.body(x)))
+        return self.head(x) + self.context(x) if self.context else self.head(x)
 
 @arch('heads')
 class heads_small(nn.Module):
