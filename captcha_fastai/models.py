@@ -130,7 +130,7 @@ def pick_stride(width, max_len):
     "The coarsest columns of which there are still five per character"
     return next((s for s in (8, 4) if -(-width//s) >= 5*max_len), 2)
 
-# %% ../nbs/03_models.ipynb #6392c492
+# %% ../nbs/03_models.ipynb #a12e783c
 @arch('ctc')
 class crnn_small(nn.Module):
     "Five convolutions, columns as steps, two BiLSTMs and a way around them: about 1.6 M parameters"
@@ -149,6 +149,7 @@ class crnn_tiny(crnn_small):
     "The same with a sixth of the parameters, for readers that must be small and fast"
     def __init__(self, *args, widths=(8, 16, 32, 64, 96), hidden=64, **kwargs): super().__init__(*args, widths=widths, hidden=hidden, **kwargs)
 
+# %% ../nbs/03_models.ipynb #a79d6f93
 @arch('ctc')
 class conv_small(nn.Module):
     "Five convolutions and one over `window` columns: about 1.5 M parameters; with `context` an LSTM that adds to its output"
