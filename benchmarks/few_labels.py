@@ -40,7 +40,8 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
          arch: str = 'crnn_small',
-         steps: int = 1500,  # Of the training on drawn captchas, 32 at a time
+         steps: int = 1500,  # Of the training on drawn captchas, 32 at a time ...
+         lr: float = 3e-3,  # ... and its largest learning rate
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
     chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
@@ -49,7 +50,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
         looks = fit_style([images[i] for i in np.random.default_rng(seed).permutation(len(images))[:200]], None, chars, len(labels[0])) if style == 'fit' else style
         drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), looks, n=1600, n_valid=160, online=True, synth_size=(50, 200), channels=1, bs=32, seed=seed)
         base = captcha_learner(drawn, arch)
-        took = train(base, default_epochs(1600, 32, steps), 3e-3)
+        took = train(base, default_epochs(1600, 32, steps), lr)
         report = read(base, images, labels, length=len(labels[0]))              # alphabet and length are told, nothing else
         print(f'no label, length not told: {read(base, images, labels).right} of {report.n}')
         rows.append((style, 0, '', report.right, report.n, round(took)))
@@ -71,5 +72,5 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
     for n in sorted({r[1] for r in rows}): print(n, 'labels:', rate(sum(r[3] for r in rows if r[1] == n), sum(r[4] for r in rows if r[1] == n)))
     print(machine())
     results.mkdir(exist_ok=True)
-    name = f'few_labels_{style}' + ('' if arch == 'crnn_small' else f'_{arch}')
+    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([str(steps)] if steps != 1500 else [])])
     with (results/f'{name}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])

@@ -698,8 +698,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'captcha_fastai/splice.py'),
                                        'captcha_fastai.splice.AuxiliaryCTC.before_validate': ( 'splice.html#auxiliaryctc.before_validate',
                                                                                                'captcha_fastai/splice.py'),
-                                       'captcha_fastai.splice.AuxiliaryCTC.ctc': ( 'splice.html#auxiliaryctc.ctc',
-                                                                                   'captcha_fastai/splice.py'),
                                        'captcha_fastai.splice.AuxiliaryCTC.leave': ( 'splice.html#auxiliaryctc.leave',
                                                                                      'captcha_fastai/splice.py'),
                                        'captcha_fastai.splice.AuxiliaryCTC.listen': ( 'splice.html#auxiliaryctc.listen',

@@ -130,7 +130,7 @@ class Splice(ItemTransform):
 
     def __getstate__(self): return {**self.__dict__, 'items': []}    # an exported learner holds no images
 
-# %% ../nbs/09_splice.ipynb #16de3dc4
+# %% ../nbs/09_splice.ipynb #06941bc8
 class AuxiliaryCTC(AlignmentWarmup):
     "For one fit of a heads model: CTC on the columns of a map in its body, as a second loss"
     name, order, part, hook = 'alignment_warmup', 66, None, None          # kept in checkpoints by that name; the layer goes after `Checkpoint` is done
@@ -140,8 +140,8 @@ class AuxiliaryCTC(AlignmentWarmup):
     ):
         super().__init__(**kwargs)
         self.weight, self.second = weight, CTCLoss()
-    @property
-    def ctc(self): return self.second
+    ctc = property(lambda self: self.second)
+    weighs = property(lambda self: self.weight*(len(self.y)/self.gradient_accumulation.n_acc if hasattr(self.learn, 'gradient_accumulation') else 1))
 
     @torch.no_grad()
     def after_create(self):
@@ -162,7 +162,7 @@ class AuxiliaryCTC(AlignmentWarmup):
     def before_validate(self): self.measures = self.measures is not False        # nothing trained before: `validate`, `show_results`, `tta`
     def listen(self, part, inp, out): self.map = out
     def after_loss(self):
-        if self.training: self.learn.loss_grad = self.loss_grad + self.weight*self.ctc(self.model.auxiliary_ctc(columns(self.map.float())), self.y)
+        if self.training: self.learn.loss_grad = self.loss_grad + self.weighs*self.ctc(self.model.auxiliary_ctc(columns(self.map.float())), self.y)
         super().after_loss()
     def after_fit(self):
         super().after_fit()
