@@ -78,7 +78,8 @@ def test_killed_training_resumes_to_the_same_weights(sh, data, tmp_path):
 
 
 def test_interrupt_says_so(data, tmp_path):
-    p = subprocess.Popen([scripts/'captcha-train', data/'table', '--epochs', '100'], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([scripts/'captcha-train', data/'table', '--epochs', '100'], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))           # tests started in the background ignore it
     until = time.time() + 120
     while time.time() < until and p.poll() is None and not (tmp_path/'model'/'last.ckpt').exists(): time.sleep(.05)
     p.send_signal(signal.SIGINT)
