@@ -72,5 +72,5 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
     for n in sorted({r[1] for r in rows}): print(n, 'labels:', rate(sum(r[3] for r in rows if r[1] == n), sum(r[4] for r in rows if r[1] == n)))
     print(machine())
     results.mkdir(exist_ok=True)
-    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([str(steps)] if steps != 1500 else [])])
+    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else [])])
     with (results/f'{name}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])
