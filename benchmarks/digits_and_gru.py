@@ -3,6 +3,7 @@
     python benchmarks/digits_and_gru.py [--parts "digits gru"] [--save DIR]"""
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,16 @@ root = Path(__file__).resolve().parent.parent
 logs = root/'nbs'/'tutorials'/'digits_and_gru'
 
 
-def train(learn, name, epochs, lr, **kwargs):
-    "Train, and keep the log; seconds"
-    t = time.time()
-    with tempfile.TemporaryDirectory() as d, learn.no_bar():
-        train_captcha(learn, epochs, lr, d, **kwargs)
-        logs.mkdir(parents=True, exist_ok=True)
-        pd.read_csv(Path(d)/'log.csv').drop(columns='time').to_csv(logs/f'{name}.csv', index=False, float_format='%.6g')
-    print(f'{name}: {(time.time()-t)/60:.1f} minutes, {machine()}', flush=True)
-    return time.time()-t
+def train(learn, name, runs, epochs, lr, **kwargs):
+    "Train, or go on where it was interrupted, and keep the log; the seconds of its epochs"
+    folder = Path(runs)/name
+    with learn.no_bar(): train_captcha(learn, epochs, lr, folder, (folder/'last.ckpt').exists(), **kwargs)
+    log = pd.read_csv(folder/'log.csv')
+    logs.mkdir(parents=True, exist_ok=True)
+    log.drop(columns='time').to_csv(logs/f'{name}.csv', index=False, float_format='%.6g')
+    took = pd.to_timedelta('0:' + log.time).dt.total_seconds().sum()
+    print(f'{name}: {took/60:.1f} minutes, {machine()}', flush=True)
+    return took
 
 
 def keep(name, learn, images, labels, took):
@@ -48,9 +50,12 @@ def main(parts: str = 'digits gru',
          digit_epochs: int = 5,
          steps: int = 1000,  # Of an epoch of the GRU
          bs: int = 128,  # ... and their size
-         epochs: int = 13,  # Of the first round, at most
-         second: int = 11,  # Of the second, at a tenth of the rate
+         epochs: int = 13,  # Of the first round, at most: every second character is 0 or O
+         patience: int = 5,  # Epochs without a better one that end it
+         lr: float = 1e-3,
+         second: int = 11,  # Of the second round, at a tenth of the rate
          fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with
+         runs: str = 'models/digits_and_gru',  # Folder for checkpoints: a run that was interrupted goes on
          save: str = None):  # Folder for the models, if wanted
     if 'digits' in parts:
         set_seed(42, reproducible=True)
@@ -60,17 +65,18 @@ def main(parts: str = 'digits gru',
             print(f'{n} files drawn in {time.time()-t:.0f} s', flush=True)
             dls = CaptchaDataLoaders.from_csv(table, channels=1, bs=64, batch_tfms=[])
             learn = captcha_learner(dls, 'digits_cnn')
-            took = train(learn, 'digits', digit_epochs, 1e-3)
+            took = train(learn, 'digits', runs, digit_epochs, 1e-3)
             keep('digits', learn, *zip(*((o.image, o.text) for o in dls.valid_captchas)), took)
         if save: save_model(learn, Path(save)/'digits.safetensors')
     if 'gru' in parts:
         set_seed(42, reproducible=True)
-        dls = CaptchaDataLoaders.from_synth(digits+upper, 4, 'fast_captcha', n=steps*bs, n_valid=fresh//2, online=True, synth_size=(64, 128), seed=42, bs=bs, batch_tfms=[])
-        learn = captcha_learner(dls, 'vgg_gru')
+        endless = partial(CaptchaDataLoaders.from_synth, digits+upper, 4, 'fast_captcha', n=steps*bs, n_valid=fresh//2, online=True, synth_size=(64, 128), seed=42, bs=bs, batch_tfms=[])
+        learn = captcha_learner(endless(often='0O'), 'vgg_gru')
         synth = Synth(digits+upper, 4, 'fast_captcha', (64, 128), seed=43)
         labels, images = zip(*(synth(i) for i in range(fresh)))
-        for name, most, lr in (('gru', epochs, 2e-3), ('gru_second', second, 2e-4)):
-            took = train(learn, name, most, lr, best=True, patience=5)
-            keep(name, learn, images, labels, took)
+        keep('gru', learn, images, labels, train(learn, 'gru', runs, epochs, lr, best=True, patience=patience))
+        if save: save_model(learn, Path(save)/'gru_first.safetensors')
+        learn.dls, learn.opt = endless(), None
+        keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
         if save: save_model(learn, Path(save)/'gru.safetensors')
         np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps
