@@ -74,7 +74,7 @@ def fused_adamw(params, lr, **kwargs):
     "torch's AdamW in one pass over memory, as a fastai optimizer"
     return OptimWrapper(params, torch.optim.AdamW, lr=lr, fused=True, **kwargs)
 
-# %% ../nbs/08_learner.ipynb #b49b7e69
+# %% ../nbs/08_learner.ipynb #a1322e0b
 losses = {'ctc': CTCLoss, 'heads': HeadsLoss} # The loss that goes with each decoder
 
 def captcha_splitter(m):
@@ -100,7 +100,8 @@ def captcha_learner(
     model = make_model(spec)
     check_fit(dls, model)
     loss_func = loss_func or losses[spec.decoder]()
-    own = [TrimMemory()] + [AlignmentWarmup()]*(warmup and isinstance(loss_func, CTCLoss))
+    own = [TrimMemory()]
+    if warmup and isinstance(loss_func, CTCLoss): own.append(AlignmentWarmup())
     if has_bf16(dls.device) if bf16 is None else bf16: own += [Autocast(), ChannelsLast()]
     learn = Learner(dls, model, loss_func, opt_func=opt_func, splitter=captcha_splitter, cbs=[*L(cbs), *own],
                     metrics=metrics or [CaptchaAccuracy(), CharAccuracy(), CER()], **kwargs)
