@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import keep_rows, machine
+from fastai.data.transforms import Normalize
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders
+from captcha_fastai.data import CaptchaAugment, CaptchaDataLoaders
 from captcha_fastai.export import save_model
 from captcha_fastai.interpret import evaluate
 from captcha_fastai.learner import captcha_learner
@@ -46,13 +47,13 @@ def keep(name, learn, images, labels, took):
 @call_parse
 def main(parts: str = 'digits gru',
          n: int = 100_000,  # Files of digits
-         digit_epochs: int = 5,
+         digit_epochs: int = 8,
          steps: int = 1000,  # Of an epoch of the GRU
          bs: int = 128,  # ... and their size
          epochs: int = 13,  # Of the first round, at most: every second character is 0 or O
          patience: int = 5,  # Epochs without a better one that end it
          lr: float = 1e-3,
-         second: int = 11,  # Of the second round, at a tenth of the rate
+         second: int = 11,  # Of the second round, at a tenth of the rate, characters come equally often
          fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with
          runs: str = 'models/digits_and_gru',  # Folder for files and checkpoints: a run that was interrupted goes on
          save: str = None):  # Folder for the models, if wanted
@@ -61,9 +62,10 @@ def main(parts: str = 'digits gru',
         t = time.time()
         table = write_synth(Path(runs)/'files', n, Synth(digits, 4, 'fast_captcha', (100, 120), seed=42), workers=2, ext='jpg', table='labels.txt')
         print(f'{n} files drawn in {time.time()-t:.0f} s', flush=True)
-        dls = CaptchaDataLoaders.from_csv(table, channels=1, bs=64, batch_tfms=[])
+        augment = CaptchaAugment(rotate=3, scale=.05, shear=.05, shift=.05, elastic=.5, light=0, contrast=0)
+        dls = CaptchaDataLoaders.from_csv(table, channels=1, bs=64, batch_tfms=[augment, Normalize()])
         learn = captcha_learner(dls, 'digits_cnn')
-        took = train(learn, 'digits', runs, digit_epochs, 1e-3)
+        took = train(learn, 'digits', runs, digit_epochs, 3e-3)
         keep('digits', learn, *zip(*((o.image, o.text) for o in dls.valid_captchas)), took)
         if save: save_model(learn, Path(save)/'digits.safetensors')
     if 'gru' in parts:

@@ -1,12 +1,13 @@
 """System S2: four characters of 36 as `captcha` draws them, 170x80. From scratch, offline then online, and with what this library adds; logs for the tutorial.
 
-    python benchmarks/two_stage.py [--runs "scratch two_stage warmup norm practised"] [--save DIR]"""
+    python benchmarks/two_stage.py [--runs "scratch normalised long two_stage warmup norm practised"] [--save DIR]"""
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
 from common import keep_rows, machine, write_log
+from fastai.data.transforms import Normalize
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
@@ -37,8 +38,9 @@ def fixed(n):
 
 
 @call_parse
-def main(runs: str = 'scratch two_stage warmup norm practised',
-         alone: int = 20,  # Epochs of `scratch`, like all of 1,280 captchas
+def main(runs: str = 'scratch normalised long two_stage warmup norm practised',
+         alone: int = 20,  # Epochs of `scratch` and `normalised`, like all of 1,280 captchas
+         long: int = 100,  # Of `long`: `normalised`, for longer
          offline: int = 10,  # Epochs on 128 captchas, the first stage of `two_stage` ...
          online: int = 40,  # ... and on endless ones, the second
          epochs: int = 20,  # Of `norm`
@@ -59,10 +61,11 @@ def main(runs: str = 'scratch two_stage warmup norm practised',
         set_seed(42, reproducible=True)
         t, parts = time.time(), []
         if run in ('scratch', 'two_stage'): learn = captcha_learner(endless(), 'vgg_heads', opt_func=adam)
+        elif run in ('normalised', 'long'): learn = captcha_learner(endless(batch_tfms=Normalize(axes=(0, 1, 2, 3))), 'vgg_heads', opt_func=adam)
         elif run == 'practised': learn = captcha_learner(endless(12_800, bs=32, often='0O'), 'conv_small', dict(context=True))
         else: learn = captcha_learner(endless(bs=32), *(('crnn_small', {}) if run == 'warmup' else ('vgg_heads', dict(norm=True))))
         with learn.no_bar():
-            if run == 'scratch': learn.fit_one_cycle(alone, 1e-3)
+            if run in ('scratch', 'normalised', 'long'): learn.fit_one_cycle(long if run == 'long' else alone, 1e-3)
             elif run == 'two_stage':
                 new, learn.dls = learn.dls, fixed(128)
                 learn.fit(offline, 1e-3)

@@ -6,13 +6,13 @@
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
            'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'EncodeText', 'CaptchaBlock',
            'TensorImageGrey', 'LoadImage', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment', 'check_labels',
-           'CaptchaList', 'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha',
-           'OnlineDL', 'untar_captchas']
+           'norm_stats', 'CaptchaList', 'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW',
+           'DrawCaptcha', 'OnlineDL', 'untar_captchas']
 
-# %% ../nbs/04_data.ipynb #cde323a4
+# %% ../nbs/04_data.ipynb #c8bdd034
 import csv, inspect, re, warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from fastai.vision.all import *
 
@@ -249,7 +249,17 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
         if len(l) > longest: raise LabelError(f"{image_name(o)}: label {l!r} has {len(l)} characters: at most {longest} fit")
     return labels, vocab, longest
 
-# %% ../nbs/04_data.ipynb #7591ffc3
+# %% ../nbs/04_data.ipynb #99991b26
+def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
+    "What `Normalize` takes from the pixels of a batch, in [0, 1], and divides them by"
+    norm = next((t for t in dls.train.after_batch.fs if isinstance(t, Normalize)), None)
+    stats = {k: getattr(norm, k).flatten().tolist() for k in ('mean', 'std')} if norm else dict(mean=[0.], std=[1.])
+    if any(len(set(v)) > 1 for v in stats.values()):
+        raise CaptchaError(f"Normalize has {stats}: give one mean and std for all channels, such as Normalize.from_stats([.5], [.25]) "
+                           "or Normalize(axes=(0, 1, 2, 3))")
+    return {k: v[0] for k,v in stats.items()}
+
+# %% ../nbs/04_data.ipynb #0d491b78
 class CaptchaList(TfmdLists):
     "A `TfmdLists` that takes any kind of item when testing: a path where it was trained on `Captcha`s"
     def infer_idx(self, x): return 0
@@ -262,12 +272,13 @@ class CaptchaDataLoaders(DataLoaders):
         tls = [CaptchaList(items, [*L(draw[1]), LoadImage(spec, cache), *L(item_tfms)], splits=splits),
                CaptchaList(items, [*L(draw[0]), get_text, EncodeText(spec.vocab, spec.max_len, spec.fold)], splits=splits)]
         dsets = Datasets(tls=tls)
-        after = [IntToFloatTensor(), *L(CaptchaAugment() if batch_tfms is None else batch_tfms), Normalize.from_stats([spec.mean], [spec.std])]
+        after = [IntToFloatTensor(), *L(CaptchaAugment() if batch_tfms is None else batch_tfms)]
+        if fixed := not any(isinstance(o, Normalize) for o in after): after.append(Normalize.from_stats([spec.mean], [spec.std]))
         if (bs := min(bs, len(splits[0]))) < 2: raise CaptchaError(f"batches of {bs}: batch norm needs at least two images to train on")
         _check_kwargs(kwargs)
         dls = cls.from_dsets(dsets.train, dsets.valid, bs=bs, after_batch=after, num_workers=num_workers,
                              **{**kwargs, 'device': kwargs.get('device') or default_device()})
-        dls.spec, dls.left_out = spec, []
+        dls.spec, dls.left_out = spec if fixed else replace(spec, **norm_stats(dls)), []
         return dls
 
     @property

@@ -179,7 +179,7 @@ class heads_small(nn.Module):
                                   nn.Dropout(p), nn.Linear(hidden, max_len*n_out))
     def forward(self, x): return self.head(self.body(x)).view(-1, *self.shape)
 
-# %% ../nbs/03_models.ipynb #a8ed85cd
+# %% ../nbs/03_models.ipynb #db2b77e4
 def vgg_body(channels, widths, pools, norm):
     "Blocks of two 3x3 convolutions and a max pool each"
     layers = []
@@ -212,7 +212,7 @@ class digits_cnn(nn.Module):
     def __init__(self, n_out, max_len, channels, height, width):
         super().__init__()
         self.shape = max_len, n_out
-        block = lambda i,o,k: [nn.Conv2d(i, o, k, padding=k//2), nn.PReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+        block = lambda i,o,k: [nn.Conv2d(i, o, k, padding=k//2), nn.MaxPool2d(2, ceil_mode=True), nn.PReLU()]
         self.body = nn.Sequential(*block(channels, 32, 3), *block(32, 64, 5), *block(64, 128, 5))
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(128 * -(-height//8) * -(-width//8), max_len*n_out))
     def forward(self, x): return self.head(self.body(x)).view(-1, *self.shape)
