@@ -5,6 +5,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'captcha_fastai.cli._json': ('cli.html#_json', 'captcha_fastai/cli.py'),
                                     'captcha_fastai.cli._not_where': ('cli.html#_not_where', 'captcha_fastai/cli.py'),
                                     'captcha_fastai.cli._write_csv': ('cli.html#_write_csv', 'captcha_fastai/cli.py'),
+                                    'captcha_fastai.cli.batch_tfms_for': ('cli.html#batch_tfms_for', 'captcha_fastai/cli.py'),
                                     'captcha_fastai.cli.captcha_evaluate': ('cli.html#captcha_evaluate', 'captcha_fastai/cli.py'),
                                     'captcha_fastai.cli.captcha_export': ('cli.html#captcha_export', 'captcha_fastai/cli.py'),
                                     'captcha_fastai.cli.captcha_generate': ('cli.html#captcha_generate', 'captcha_fastai/cli.py'),

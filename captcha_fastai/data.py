@@ -249,7 +249,7 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
         if len(l) > longest: raise LabelError(f"{image_name(o)}: label {l!r} has {len(l)} characters: at most {longest} fit")
     return labels, vocab, longest
 
-# %% ../nbs/04_data.ipynb #99991b26
+# %% ../nbs/04_data.ipynb #58e46122
 def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
     "What `Normalize` takes from the pixels of a batch, in [0, 1], and divides them by"
     norm = next((t for t in dls.train.after_batch.fs if isinstance(t, Normalize)), None)
@@ -257,7 +257,7 @@ def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
     if any(len(set(v)) > 1 for v in stats.values()):
         raise CaptchaError(f"Normalize has {stats}: give one mean and std for all channels, such as Normalize.from_stats([.5], [.25]) "
                            "or Normalize(axes=(0, 1, 2, 3))")
-    return {k: v[0] for k,v in stats.items()}
+    return {k: round(v[0], 7) for k,v in stats.items()}                # as many digits as a float32 has
 
 # %% ../nbs/04_data.ipynb #0d491b78
 class CaptchaList(TfmdLists):
