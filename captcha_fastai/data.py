@@ -6,8 +6,8 @@
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
            'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'EncodeText', 'CaptchaBlock',
            'TensorImageGrey', 'LoadImage', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment', 'check_labels',
-           'norm_stats', 'CaptchaList', 'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW',
-           'DrawCaptcha', 'OnlineDL', 'untar_captchas']
+           'norm_stats', 'batch_tfms_for', 'CaptchaList', 'CaptchaDataLoaders', 'random_split', 'CaptchaImage',
+           'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
 
 # %% ../nbs/04_data.ipynb #c8bdd034
 import csv, inspect, re, warnings
@@ -258,6 +258,10 @@ def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
         raise CaptchaError(f"Normalize has {stats}: give one mean and std for all channels, such as Normalize.from_stats([.5], [.25]) "
                            "or Normalize(axes=(0, 1, 2, 3))")
     return {k: round(v[0], 7) for k,v in stats.items()}                # as many digits as a float32 has
+
+def batch_tfms_for(spec)->list:
+    "The usual augmentation, and the scale of a model's images"
+    return [CaptchaAugment(), Normalize.from_stats([spec.mean], [spec.std])]
 
 # %% ../nbs/04_data.ipynb #0d491b78
 class CaptchaList(TfmdLists):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['char_thresholds', 'sure', 'with_prior', 'aligned', 'copies', 'Round', 'observe', 'mixed_dls', 'go_on', 'self_train',
-           'check_rounds', 'worse', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
+           'worse', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
 
 # %% ../nbs/11_selftrain.ipynb #037dbc54
 import json, warnings
@@ -122,7 +122,8 @@ def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs
             text, im = synth(first + i)
             arrays.append(to_array(im, spec))
             texts.append(text)
-    n, how = len(arrays), dict(chars=spec.chars, max_len=spec.max_len, size=(spec.height, spec.width), channels=spec.channels, fold=spec.fold)
+    n, how = len(arrays), dict(chars=spec.chars, max_len=spec.max_len, size=(spec.height, spec.width), channels=spec.channels, fold=spec.fold,
+                               batch_tfms=batch_tfms_for(spec))
     both = arrays + arrays[:2], texts + texts[:2]                      # two to watch; nothing is chosen by them
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='(?s).*look mislabelled')       # believed readings can be wrong
@@ -153,7 +154,7 @@ def self_train(
 ): # `learn`, with `.rounds` and `.believed`, {index of an image: its reading}
     "Train on images without labels"
     spec = learn.spec
-    check_rounds(spec, steps, shares)
+    if len(steps) != len(shares): raise CaptchaError(f"self_train: {len(steps)} numbers of steps, but {len(shares)} shares: give one each for a round")
     where, arrays = decoded(images, spec)
     labelled = labelled and ([to_array(o, spec) for o in labelled[0]], list(labelled[1]))
     start = weights_digest({k: v.cpu() for k,v in learn.model.state_dict().items()}, '')
@@ -178,13 +179,7 @@ def self_train(
     learn.rounds, learn.believed = state['rows'], {where[int(i)]: t for i,t in state['kept'].items()}
     return learn
 
-# %% ../nbs/11_selftrain.ipynb #6eacc497
-def check_rounds(spec, steps, shares):
-    "Refuse what self-training cannot do"
-    if len(steps) != len(shares): raise CaptchaError(f"self_train: {len(steps)} numbers of steps, but {len(shares)} shares: give one each for a round")
-    if (spec.mean, spec.std) != (.5, .25):
-        raise CaptchaError(f"self_train: the learner scales images by {spec.mean} and {spec.std}: .5 and .25 are needed, as CaptchaDataLoaders have them")
-
+# %% ../nbs/11_selftrain.ipynb #5ddeada6
 def worse(a:Round, b:Round, n:int)->bool:
     "Are many fewer of `n` held-out images steady than chance would have it, or is a character given up? A reader that always reads the same is steady, too"
     return b.steady < a.steady - .03 - 2*(a.steady*(1-a.steady)/n)**.5 or b.seldom_share < a.seldom_share/2 - .05
