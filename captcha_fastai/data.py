@@ -6,8 +6,8 @@
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
            'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'EncodeText', 'CaptchaBlock',
            'TensorImageGrey', 'LoadImage', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment', 'check_labels',
-           'norm_stats', 'batch_tfms_for', 'CaptchaList', 'CaptchaDataLoaders', 'random_split', 'CaptchaImage',
-           'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
+           'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList', 'CaptchaDataLoaders', 'random_split',
+           'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
 
 # %% ../nbs/04_data.ipynb #c8bdd034
 import csv, inspect, re, warnings
@@ -107,7 +107,7 @@ def get_image(o):
 
 def mark(o)->str:
     "A mark of an image: its path, size and time if it is a file, else its pixels"
-    if isinstance(o, (str, Path)) and Path(o).is_file(): return f'{o} {Path(o).stat().st_size} {Path(o).stat().st_mtime_ns}'
+    if isinstance(o, (str, Path)) and not encoded(o) and Path(o).is_file(): return f'{o} {Path(o).stat().st_size} {Path(o).stat().st_mtime_ns}'
     try: return sha1(np.asarray(open_image(o)).tobytes()).hexdigest()
     except ImageError: return 'unreadable'
 
@@ -177,17 +177,17 @@ def survey(
     images, # Paths or anything else that holds an image
     labels, # A text each
     spec:Spec
-)->tuple: # ({path: array}, {index: reason}, [warnings])
-    "Decode all images: (those kept in memory, those unreadable, what looks wrong)"
-    cache, bad, seen, doubts, room = {}, {}, {}, [], cache_bytes
+)->tuple: # ({path: array}, {index: reason}, [warnings], {index: that of the same picture before})
+    "Decode all images: (those kept in memory, those unreadable, what looks wrong, those that were there before)"
+    cache, bad, seen, doubts, same, room = {}, {}, {}, [], {}, cache_bytes
     for i,o in enumerate(progress_bar(images, leave=False)):
         try: x = to_array(o, spec)
         except ImageError as e: bad[i] = str(e); continue
         if isinstance(o, (str, Path)) and (room := room - x.nbytes) > 0: cache[str(o)] = x
-        j = seen.setdefault(hash(x.tobytes()), i)
+        if (j := seen.setdefault(hash(x.tobytes()), i)) != i: same[i] = j
         if labels[j] != labels[i]:
             doubts.append(f"{image_name(images[j])} and {image_name(o)} are the same picture, labelled {labels[j]!r} and {labels[i]!r}")
-    return cache, bad, doubts
+    return cache, bad, doubts, same
 
 # %% ../nbs/04_data.ipynb #671dff89
 def sample_border(
@@ -259,6 +259,12 @@ def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
                            "or Normalize(axes=(0, 1, 2, 3))")
     return {k: round(v[0], 7) for k,v in stats.items()}                # as many digits as a float32 has
 
+def measure(norm:Normalize, images):
+    "Mean and deviation of up to 256 training images, before anything is done to them, if `norm` has none"
+    if norm.mean is not None: return
+    x = torch.stack([images[i].as_subclass(Tensor) for i in range(0, len(images), -(-len(images)//256))])/255
+    norm.mean, norm.std = x.mean(norm.axes, keepdim=True), x.std(norm.axes, keepdim=True) + 1e-7
+
 def batch_tfms_for(spec)->list:
     "The usual augmentation, and the scale of a model's images"
     return [CaptchaAugment(), Normalize.from_stats([spec.mean], [spec.std])]
@@ -278,6 +284,8 @@ class CaptchaDataLoaders(DataLoaders):
         dsets = Datasets(tls=tls)
         after = [IntToFloatTensor(), *L(CaptchaAugment() if batch_tfms is None else batch_tfms)]
         if fixed := not any(isinstance(o, Normalize) for o in after): after.append(Normalize.from_stats([spec.mean], [spec.std]))
+        for o in after:
+            if isinstance(o, Normalize): measure(o, dsets.train.tls[0])
         if (bs := min(bs, len(splits[0]))) < 2: raise CaptchaError(f"batches of {bs}: batch norm needs at least two images to train on")
         _check_kwargs(kwargs)
         dls = cls.from_dsets(dsets.train, dsets.valid, bs=bs, after_batch=after, num_workers=num_workers,
@@ -296,12 +304,15 @@ def _check_kwargs(kwargs):
     known = {k for f in (DataLoader.__init__, TfmdDL.__init__, DataLoaders.from_dsets) for k in inspect.signature(f).parameters}
     if bad := sorted(set(kwargs) - known): raise CaptchaError(f"unknown argument {bad[0]!r}")
 
-def random_split(n:int, valid_pct:float=.2, seed:int=42)->tuple:
-    "Training and validation indices; at least one of each"
+def random_split(n:int, valid_pct:float=.2, seed:int=42, same:dict=None)->tuple:
+    "Training and validation indices, at least one of each; those of `same` go where what they are the same as goes"
     if not 0 < valid_pct < 1: raise CaptchaError(f"valid_pct is {valid_pct}: give a share between 0 and 1")
     order = np.random.default_rng(seed).permutation(n).tolist()
     k = min(max(1, round(n*valid_pct)), n-1)
-    return sorted(order[k:]), sorted(order[:k])
+    valid, first = set(order[:k]), same or {}
+    valid = {i for i in range(n) if first.get(i, i) in valid}
+    if not 0 < len(valid) < n: valid = set(order[:k])                  # next to nothing but copies
+    return sorted(set(range(n)) - valid), sorted(valid)
 
 # %% ../nbs/04_data.ipynb #36662e65
 @patch(cls_method=True)
@@ -328,13 +339,14 @@ def from_lists(cls:CaptchaDataLoaders,
     labels, vocab, longest = check_labels(images, list(labels), chars, max_len, fold)
     *hw, ch = guess_size(images)
     spec = Spec(vocab.chars, longest, *(size or hw), channels or ch, fold=fold)
-    cache, bad, doubts = survey(images, labels, spec)
+    cache, bad, doubts, same = survey(images, labels, spec)
     if bad: warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are left out:\n  " + _some(list(bad.values())))
     if doubts: warnings.warn(f"{len(doubts)} images look mislabelled:\n  " + _some(doubts))
     ok = [i for i in range(len(images)) if i not in bad]
     if len(ok) < 2: raise ImageError(f"{len(ok)} of {len(images)} images can be read: at least two are needed")
     where = {i: k for k,i in enumerate(ok)}
-    splits = [[where[int(i)] for i in s if int(i) in where] for s in splits] if splits else random_split(len(ok), valid_pct, seed)
+    if splits: splits = [[where[int(i)] for i in s if int(i) in where] for s in splits]
+    else: splits = random_split(len(ok), valid_pct, seed, {where[i]: where[j] for i,j in same.items()})
     dls = cls.from_pipelines([Captcha(images[i], labels[i]) for i in ok], splits, spec, cache,
                              item_tfms=item_tfms, batch_tfms=batch_tfms, bs=bs, path=path, device=device, **kwargs)
     dls.left_out = [(images[i], why) for i,why in bad.items()]

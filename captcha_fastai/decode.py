@@ -564,9 +564,12 @@ class Reading:
     def __post_init__(self):
         if callable(self.chars): self.__dict__['_later'] = self.__dict__.pop('chars')
     def __getattr__(self, name):
-        if name != 'chars' or '_later' not in self.__dict__: raise AttributeError(name)
-        self.__dict__['chars'] = chars = self.__dict__['_later']()
-        return chars
+        if name == 'chars':
+            if later := self.__dict__.get('_later'): self.__dict__['chars'] = later()
+            self.__dict__.pop('_later', None)                  # it holds all that the model said
+            if name in self.__dict__: return self.__dict__[name]                       # another thread may have been first
+        raise AttributeError(name)
+    def __getstate__(self): return dict(chars=self.chars) | self.__dict__
 
 # %% ../nbs/02_decode.ipynb #12e1a7e1
 def soften(logp, temperature:float):

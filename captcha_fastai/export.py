@@ -63,7 +63,7 @@ def load_model(path)->tuple: # (model in evaluation mode, Spec)
     try: model.load_state_dict(weights, assign=True)
     except RuntimeError as e:
         raise ModelError(f"{path}: its arrays do not fit its architecture {spec.arch!r} ({str(e).splitlines()[1].strip()})") from None
-    try: return count_steps(model.eval(), spec), spec
+    try: return count_steps(model.eval(), spec), _offline(spec)
     except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
 
 def _offline(spec):

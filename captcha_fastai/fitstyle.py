@@ -191,10 +191,10 @@ def fit_style(
     arrays, used = images_of_one_size(images)
     covers, ground, shift, inks, noise = separate(arrays)
     if not all(map(len, patches(covers))): raise ImageError("fit_style: there is no ink in these images: are they all the same?")
-    rng, synth = Random(seed), Synth(chars, length)
-    if labels is not None: texts = rng.sample([labels[i] for i in used], min(48, len(used)))
-    else: texts = [synth.text(i) for i in range(48)]
+    texts = [] if labels is None else Random(seed).sample([labels[i] for i in used], min(48, len(used)))
     files, shapes, bar = font_choice(''.join(sorted({*chars, *''.join(texts)}))), shapes_of(covers), iter(progress_bar(range(steps*tries+1), leave=False))
+    synth = Synth(chars, length, Look(fonts=(files[0],)))
+    texts = texts or [synth.text(i) for i in range(48)]
     target, tick = statistics(covers, shapes), lambda: next(bar)
     args = target, shapes, texts, covers.shape[1:], files, len(covers), steps
     found = sorted([search_look(*args, f'{seed}-{k}', tick) for k in range(tries)], key=lambda o: o[0])

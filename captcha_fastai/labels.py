@@ -72,6 +72,7 @@ def trained_on(
     "Train on some of the images"
     n = len(ids)
     ids = [*ids, *ids[:2]]                                             # two to watch; nothing is chosen by them
+    kwargs.setdefault('batch_tfms', batch_tfms_for(base.spec) if base else usual_tfms(arch))
     dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+2)), bs=bs, **kwargs)
     learn = captcha_learner(dls, arch)
     if base: start_from(learn, base.model, base.spec)

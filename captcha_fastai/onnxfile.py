@@ -85,10 +85,9 @@ def _tensor(b):
     if any(k in (13, 14) and (not isinstance(v, int) or v) for k,v in proto_fields(b)): raise ValueError('weights that lie in another file')
 
 def _numbers(v):
-    if isinstance(v, int): return [v]
-    at, out = 0, []
-    while at < len(v): x, at = _varint(v, at); out.append(x)
-    return out
+    if isinstance(v, int): yield v; return
+    at = 0
+    while at < len(v): x, at = _varint(v, at); yield x
 
 def _node(b):
     ops = [bytes(v).decode() if not isinstance(v, int) else str(v) for k,v in proto_fields(b) if k == 4]
@@ -108,6 +107,7 @@ def check_graph(data:bytes, path)->dict: # Its metadata
             if k not in (1, 2, 3, 4, 5, 6, 7, 8, 14): raise ValueError(f'the part {k}, which no model of ours has')
             if k == 14:
                 entry = dict(proto_fields(v))
+                if any(isinstance(o, int) for o in entry.values()): raise ValueError('a description that is a number')
                 meta[bytes(entry[1]).decode()] = bytes(entry.get(2, b'')).decode()
             if k != 7: continue
             for j,x in proto_fields(v):

@@ -117,9 +117,10 @@ def run_settings(learn, epochs, lr)->dict:
     data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners, splices
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
+    begun = getattr(learn, 'begun_with', None)                # by `start_from` or a first stage
     second = 'auxiliary_ctc' if hasattr(learn.model, 'auxiliary_ctc') else None
     return {'second loss': second, 'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr,
-            'batch size': learn.dls.train.bs, 'data and split': data}
+            'batch size': learn.dls.train.bs, 'data and split': data, 'beginning': begun}
 
 def train_captcha(
     learn, # From `captcha_learner`
@@ -137,6 +138,7 @@ def train_captcha(
     if state:
         same_settings(folder, state['settings'], settings)
         if learn.opt is None: learn.create_opt()
+    if not resume: (Path(folder)/'last.ckpt').unlink(missing_ok=True)                  # an earlier run's would be taken for this one's
     ckpt = Checkpoint(folder, best, patience, state, settings)
     learn.fit_one_cycle(epochs, lr, start_epoch=ckpt.start, cbs=[ckpt, *L(cbs)])
     return learn
@@ -164,13 +166,13 @@ def fit_two_stage(
     folder, real = Path(folder), learn.dls
     n = [default_epochs(len(d.train_ds), d.train.bs, s) for d,s in zip((synthetic, real), steps)]
     n[1] = epochs or n[1]
-    if not resume:                                             # an earlier run's would be taken for this one's
-        for o in (folder, folder/'pretrain'): (o/'last.ckpt').unlink(missing_ok=True)
-    if not (second := resume and (folder/'last.ckpt').exists()):
-        learn.dls = synthetic
-        try: train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume)
-        finally: learn.dls = real
-    learn.opt = None
+    if not resume: (folder/'last.ckpt').unlink(missing_ok=True)
+    learn.dls = synthetic
+    try:
+        begun = hashlib.sha1(repr(run_settings(learn, n[0], lrs[0])).encode()).hexdigest()[:12]
+        if not (second := resume and (folder/'last.ckpt').exists()): train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume)
+    finally: learn.dls = real
+    learn.opt, learn.begun_with = None, begun
     if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
     return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
 
@@ -185,17 +187,18 @@ def start_from(
         theirs, own = what.format(spec), what.format(learn.spec)
         if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
     if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
-    last = [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]
+    last = {'head', [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]}          # what has a row for each character
     if spec.decoder == 'ctc' and model.steps != learn.model.steps:
         raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...)")
     old, new, ids = model.state_dict(), learn.model.state_dict(), spec.vocab.stoi
     pairs = [(i, ids[c]) for i,c in enumerate(learn.spec.vocab.itos) if c in ids]
-    if lost := [k for k,v in new.items() if k not in old or old[k].shape != v.shape and k.rpartition('.')[0] != last]:
+    if lost := [k for k,v in new.items() if k not in old or old[k].shape != v.shape and k.rpartition('.')[0] not in last]:
         raise ModelError(f"{lost[0]} has another shape in the model to start from, or is not in it: give the same arch_args")
     for k,v in new.items():
-        if k.rpartition('.')[0] == last:
+        if k.rpartition('.')[0] in last:
             a, b = old[k].unflatten(0, (-1, len(spec.vocab))), v.view(-1, len(learn.spec.vocab), *v.shape[1:])
             n = min(len(a), len(b))
             for i,j in pairs: b[:n, i] = a[:n, j]
         else: v.copy_(old[k])
+    learn.begun_with = hashlib.sha1(b''.join(o.cpu().numpy().tobytes() for o in old.values())).hexdigest()[:12]
     return learn

@@ -182,7 +182,7 @@ class SimGANLearner(Learner):
 # %% ../nbs/07_simgan.ipynb #c720cb1a
 @patch
 def _do_epoch_train(self:SimGANLearner):
-    self.dls.train_ds.epoch = self.epoch
+    self.dls.train_ds.epoch = self.steps//len(self.dls.train)          # goes on in another fit
     super(SimGANLearner, self)._do_epoch_train()
 
 @patch

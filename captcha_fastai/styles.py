@@ -93,10 +93,10 @@ def simple(text:str, rng:Random, width:int=160, height:int=60)->Image.Image:
     size = int(min(height*.75, 1.5*width/max(len(text), 1)))
     tiles = [char_tile(c, rng, max(6, int(size*rng.uniform(.8, 1)))) for c in text]
     free = width - sum(t.width for t in tiles)
-    x, gap = max(0, free)*rng.uniform(.2, .6), max(-4., min(free/(len(text)+1), 6))
+    x, gap = max(0, free)*rng.uniform(.2, .6), min(free/(len(text)+1), 6)
     for t in tiles:
         im.paste(shade(0, 120), (int(x), int((height-t.height)*rng.uniform(.2, .8))), t)
-        x += t.width + gap*rng.uniform(.3, 1)
+        x += t.width + (gap*rng.uniform(.3, 1) if free >= 0 else free/max(1, len(tiles)-1))      # no room: they overlap
     d = ImageDraw.Draw(im)
     for _ in range(2): d.line([(0, rng.uniform(0, height)), (width, rng.uniform(0, height))], fill=shade(60, 170), width=rng.randint(1, 2))
     for _ in range(width*height//200): d.point((rng.uniform(0, width), rng.uniform(0, height)), fill=shade(60, 200))

@@ -18,6 +18,7 @@ from random import Random
 from fastprogress import progress_bar
 
 from .core import *
+from .constraint import parse_length
 from .styles import *
 
 # %% ../nbs/01_synth.ipynb #2cc06bf8
@@ -51,15 +52,14 @@ class Synth:
         self.draw, self.often = styles[self.style], often
         if rare := ''.join(set(often) - set(self.chars)): raise CaptchaError(f"often is {often!r}, but {rare!r} is not in the alphabet {''.join(self.chars)}")
         check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style, self.chars))
-        self.lengths = (length, length) if isinstance(length, int) else tuple(length)
-        if len(self.lengths) != 2 or not 1 <= self.lengths[0] <= self.lengths[1]:
-            raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
+        self.lengths = parse_length(length)
+        if not all(self.lengths): raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
 
     @property
     def key(self)->str:
         "Eight letters that differ if anything differs"
         more = [[asdict(o) for o in self.looks]]*bool(self.looks) + [self.often]*bool(self.often)
-        return sha1(json.dumps([self.chars, self.lengths, self.style, self.size, self.seed, fonts, *more]).encode()).hexdigest()[:8]
+        return sha1(json.dumps([self.chars, self.lengths, self.style, self.size, self.seed, list(map(str, fonts)), *more]).encode()).hexdigest()[:8]
     def text(self, i:int)->str: return self._begin(i)[0]
     def _begin(self, i): # (text, random numbers to draw it with)
         rng, often = Random(f'{self.seed}-{i}'), self.often if i >= 0 else ''
