@@ -74,7 +74,7 @@ def main(parts: str = 'digits gru',
         learn = captcha_learner(endless(often='0O'), 'vgg_gru')
         synth = Synth(digits+upper, 4, 'fast_captcha', (64, 128), seed=43)
         labels, images = zip(*(synth(i) for i in range(fresh)))
-        keep('gru', learn, images, labels, train(learn, 'gru', runs, epochs, lr, best=True, patience=patience))
+        keep('gru', learn, images, labels, train(learn, 'gru', runs, epochs, lr, patience=patience))
         if save: save_model(learn, Path(save)/'gru_first.safetensors')
         learn.dls, learn.opt = endless(), None
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
