@@ -53,6 +53,7 @@ def main(parts: str = 'digits gru',
          epochs: int = 13,  # Of the first round, at most: every second character is 0 or O; its last weights are kept
          patience: int = 5,  # Epochs without a better one that end it
          lr: float = 1e-3,
+         again: int = 0,  # Epochs of one more cycle like the first, from its weights and with other captchas; no patience ends it
          second: int = 11,  # Of the second round, at a tenth of the rate, characters come equally often
          fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with
          runs: str = 'models/digits_and_gru',  # Folder for files and checkpoints: a run that was interrupted goes on
@@ -76,6 +77,10 @@ def main(parts: str = 'digits gru',
         labels, images = zip(*(synth(i) for i in range(fresh)))
         keep('gru', learn, images, labels, train(learn, 'gru', runs, epochs, lr, patience=patience))
         if save: save_model(learn, Path(save)/'gru_first.safetensors')
+        if again:
+            learn.dls, learn.opt = endless(often='0O', seed=45), None
+            keep('gru_again', learn, images, labels, train(learn, 'gru_again', runs, again, lr))
+            if save: save_model(learn, Path(save)/'gru_again.safetensors')
         learn.dls, learn.opt = endless(), None
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
         if save: save_model(learn, Path(save)/'gru.safetensors')

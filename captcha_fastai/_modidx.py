@@ -361,6 +361,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'captcha_fastai.labels.known_rows': ('labels.html#known_rows', 'captcha_fastai/labels.py'),
                                        'captcha_fastai.labels.learning_curve': ('labels.html#learning_curve', 'captcha_fastai/labels.py'),
                                        'captcha_fastai.labels.synth_of': ('labels.html#synth_of', 'captcha_fastai/labels.py'),
+                                       'captcha_fastai.labels.train_and_test': ('labels.html#train_and_test', 'captcha_fastai/labels.py'),
                                        'captcha_fastai.labels.trained_on': ('labels.html#trained_on', 'captcha_fastai/labels.py'),
                                        'captcha_fastai.labels.trained_on_drawn': ( 'labels.html#trained_on_drawn',
                                                                                    'captcha_fastai/labels.py')},
