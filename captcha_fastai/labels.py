@@ -93,7 +93,8 @@ def train_and_test(images, labels, most:int, seed:int=42)->tuple: # Two arrays o
     seen = {same.get(int(i), i) for i in part}
     test = np.array([i for i in others if same.get(int(i), i) not in seen], int)
     if len(test) < 10:
-        raise CaptchaError(f"of the {len(others)} images to measure with {len(others)-len(test)} are copies of those trained on: leave more, give smaller sizes than {most}")
+        raise CaptchaError(f"of the {len(others)} images to measure with {len(others)-len(test)} are copies of those trained on: "
+                           f"give sizes smaller than {most}")
     return part, test
 
 # %% ../nbs/10_labels.ipynb #b31caad3
