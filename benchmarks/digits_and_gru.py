@@ -81,7 +81,7 @@ def main(parts: str = 'digits gru',
             learn.dls, learn.opt = endless(often='0O', seed=45), None
             keep('gru_again', learn, images, labels, train(learn, 'gru_again', runs, again, lr))
             if save: save_model(learn, Path(save)/'gru_again.safetensors')
-        learn.dls, learn.opt = endless(), None
+        learn.dls, learn.opt, learn.begun_with = endless(), None, f'{again} epochs again' if again else None   # not to be resumed from another first round
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
         if save: save_model(learn, Path(save)/'gru.safetensors')
         np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
            'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'EncodeText', 'CaptchaBlock',
-           'TensorImageGrey', 'LoadImage', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment', 'check_labels',
-           'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList', 'CaptchaDataLoaders', 'random_split',
-           'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
+           'TensorImageGrey', 'LoadImage', 'commonest_size', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment',
+           'check_labels', 'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList', 'CaptchaDataLoaders',
+           'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
 
 # %% ../nbs/04_data.ipynb #c8bdd034
 import csv, inspect, re, warnings
@@ -61,7 +61,10 @@ def read_labels(
     except FileNotFoundError: raise LabelError(f"{path}: no such file") from None
     except UnicodeDecodeError as e: raise LabelError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
     sep = max('\t;,', key=text.partition('\n')[0].count)
-    rows = [(i, r) for i,r in enumerate(csv.reader(text.splitlines(), delimiter=sep, skipinitialspace=True), 1) if r]
+    reader = csv.reader(text.splitlines(), delimiter=sep, skipinitialspace=True, strict=True)
+    try: rows = [(reader.line_num, r) for r in reader if r]
+    except csv.Error as e:
+        raise LabelError(f'{path}, line {reader.line_num}: {e}; a text with quotation marks is put into such, its own doubled: """x"') from None
     for i,r in rows:
         if len(r) <= max(fn_col, label_col):
             raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")
@@ -160,8 +163,8 @@ class LoadImage(Transform):
 # %% ../nbs/04_data.ipynb #94f0965c
 cache_bytes = 2*1024**3 # Decoded images are kept in memory up to this much
 
-def guess_size(images, n=200)->tuple: # (height, width, channels)
-    "The commonest size, brought to at most 80 x 320; grey if the first images are grey"
+def commonest_size(images, n=200)->tuple: # (height, width, channels)
+    "Of the first images that can be read; grey if all of the first thirty are grey"
     sizes, colour = Counter(), False
     for i,o in enumerate(images[:n]):
         try: im = open_image(o)
@@ -170,8 +173,13 @@ def guess_size(images, n=200)->tuple: # (height, width, channels)
         if i < 30 and im.mode == 'RGB': colour |= bool(np.ptp(np.asarray(im).astype(int), axis=-1).max() > 16)
     if not sizes: raise ImageError(f"none of the first {min(n, len(images))} images can be read, such as {image_name(images[0])}")
     w, h = sizes.most_common(1)[0][0]
+    return h, w, 3 if colour else 1
+
+def guess_size(images, n=200)->tuple: # (height, width, channels)
+    "The commonest size, brought to at most 80 x 320"
+    h, w, channels = commonest_size(images, n)
     k = min(1, 80/h, 320/w)
-    return max(1, round(h*k)), max(1, round(w*k)), 3 if colour else 1
+    return max(1, round(h*k)), max(1, round(w*k)), channels
 
 def survey(
     images, # Paths or anything else that holds an image

@@ -196,7 +196,7 @@ def export_onnx(
     model, spec = getattr(learn, 'model', learn), spec or getattr(learn, 'spec', None)
     if spec is None: raise CaptchaError("export_onnx: give the spec of the model, too")
     n = 0 if images is None else len(images)
-    if labels is not None and len(labels) != n: raise CaptchaError(f"export_onnx: {len(labels)} labels for {n} images: give one for each")
+    if labels is not None and len(labels := list(labels)) != n: raise CaptchaError(f"export_onnx: {len(labels)} labels for {n} images: give one for each")
     x, labels = _opened(check_images(spec) if images is None else images, labels, spec)
     device, training = next(model.parameters()).device, model.training
     try:

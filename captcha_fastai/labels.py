@@ -147,7 +147,8 @@ def synth_of(drawn):
 
 def check_curve(images, labels, sizes, drawn, kwargs)->dict: # For `from_lists`, with alphabet and length
     "Refuse sizes and labels that will not do"
-    if not sizes or min(sizes) < 2 or max(sizes) > len(images)-10:
+    if not sizes: raise CaptchaError(f"{len(images)} images are too few for a curve: 38 or more are needed")
+    if min(sizes) < 2 or max(sizes) > len(images)-10:
         raise CaptchaError(f"sizes are {sizes} of {len(images)} images: give numbers from 2 on that leave at least 10 to measure with")
     bad = sorted(set(kwargs) & {'chars', 'max_len', 'size', 'channels', 'fold'}) if drawn else ()
     if bad: raise CaptchaError(f"{bad[0]}: that of the drawn captchas is taken")

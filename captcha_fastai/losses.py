@@ -96,7 +96,7 @@ class AlignmentWarmup(Callback):
         longest:float=.35 # Share of a fit after which it hands over in any case
     ):
         self.goal, self.least, self.longest = goal, least, longest
-        self.state = dict(step=0, seen=0., since=None, over=False)
+        self.state = dict(step=0, seen=0., since=None, over=False, short=False)
 
     @property
     def ctc(self): return self.learn.loss_func # The loss that is warmed up
@@ -108,6 +108,8 @@ class AlignmentWarmup(Callback):
     @property
     def over(self): return self.state['over']
 
+    def before_fit(self):
+        if self.state['short']: self.state.update(step=0, seen=0., since=None, over=False, short=False)
     def before_batch(self):
         self.ctc.align = self.share if self.training else 0.
     def after_loss(self):
@@ -116,7 +118,8 @@ class AlignmentWarmup(Callback):
         s['step'] += 1
         if s['since'] is None:
             s['seen'] += .1*(self.ctc.seen.item() - s['seen'])
-            if s['seen'] > self.goal or self.pct_train > self.longest: s['since'] = s['step']
+            if s['seen'] > self.goal: s['since'] = s['step']
+            elif self.pct_train > self.longest: s.update(since=s['step'], short=self.n_epoch*self.n_iter < 5*self.least)
         s['over'] = self.share == 0
     def after_train(self): self.ctc.align = 0.
     def after_cancel_train(self): self.ctc.align = 0.

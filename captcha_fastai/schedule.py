@@ -113,7 +113,7 @@ def load_checkpoint(folder)->dict:
 # %% ../nbs/09_schedule.ipynb #d1069ab5
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
-    name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) and not isinstance(o.image, (str, Path)) else str(o)
+    name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) else mark(o) if isinstance(o, Path) else str(o)
     data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners, splices
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
@@ -163,7 +163,7 @@ def fit_two_stage(
 ):
     "Train on drawn captchas, then on real ones"
     check_same_task(learn, synthetic)
-    folder, real = Path(folder), learn.dls
+    folder, real, was = Path(folder), learn.dls, getattr(learn, 'begun_with', None)
     n = [default_epochs(len(d.train_ds), d.train.bs, s) for d,s in zip((synthetic, real), steps)]
     n[1] = epochs or n[1]
     if not resume: (folder/'last.ckpt').unlink(missing_ok=True)
@@ -174,7 +174,8 @@ def fit_two_stage(
     finally: learn.dls = real
     learn.opt, learn.begun_with = None, begun
     if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
-    return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
+    try: return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
+    finally: learn.begun_with = was                                     # the same learner can be resumed
 
 # %% ../nbs/09_schedule.ipynb #8fe2d881
 def start_from(

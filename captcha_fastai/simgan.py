@@ -305,12 +305,14 @@ def fit_refiner(
     "Train a refiner, resumably"
     folder, ds = Path(folder), learn.dls.train_ds
     real = sha1(b''.join(o.tobytes() for o in ds.real)).hexdigest()[:12]
-    settings = dict(refiner=json.dumps(learn.model.refiner.args), weight=learn.weight, rate=lr, epochs=epochs, bs=learn.dls.train.bs, n=ds.n, real=real,
+    settings = dict(refiner=json.dumps(learn.model.refiner.args), weight=learn.weight, per_step=learn.per_step, first=list(learn.first),
+                    history=learn.history.size, rate=lr, epochs=epochs, bs=learn.dls.train.bs, n=ds.n, real=real,
                     synth=getattr(ds.synth, 'key', ''), size=f'{ds.spec.height}x{ds.spec.width}x{ds.spec.channels}')
     state = None
     if resume:
         state = load_state(folder/'refiner.ckpt', 'settings')
         same_settings(folder, state['settings'], settings)
+    else: (folder/'refiner.ckpt').unlink(missing_ok=True)                  # an earlier run's would be taken for this one's
     if learn.opt is None: learn.create_opt()
     learn.fit(epochs, lr, start_epoch=state['epoch']+1 if state else 0, cbs=RefinerCheckpoint(folder, settings, state))
     return learn

@@ -44,7 +44,8 @@ usual_fonts = {'gradient': sans, 'hackmit': bold} # What some styles draw with u
 def fonts_for(style:str, text:str='')->list:
     "Font files that a style draws with"
     files = usual_fonts.get(style, fonts) if fonts == own_fonts else fonts
-    return files if text.isascii() and text.isalnum() else [o for o in files if not Path(o).name.startswith('cm')] # those have other signs there
+    if text.isascii() and text.isalnum(): return files
+    return [o for o in files if not (Path(o).parent == _dejavu and Path(o).name.startswith('cm'))]     # those have other signs there
 
 @lru_cache(1)
 def known_fonts()->dict: # {file name: path}
@@ -150,7 +151,7 @@ def broken_line(rng:Random, width:int, height:int)->np.ndarray: # `(H, W)`, 255 
 def gradient(text:str, rng:Random, width:int=200, height:int=50)->Image.Image:
     "Dark letters on a grey ground that grows lighter, rippled, with a broken line"
     u, ink = rng.uniform, Image.new('L', (width, height))
-    font = load_font(rng.choice(fonts_for('gradient')), max(6, int(height*u(.68, .84))))
+    font = load_font(rng.choice(fonts_for('gradient', text)), max(6, int(height*u(.68, .84))))
     sizes = [font.getlength(c) for c in text]
     squeeze = min(1, .78*width/max(sum(sizes), 1))*u(.86, .97)
     x, y = width*u(.13, .18), height*u(.72, .82)
@@ -199,7 +200,7 @@ _limits = dict(size=(.05, 3), rotate=(0, 180), spacing=(.1, 5), left=(0, 1), mid
 
 def _check_numbers(name, v, lo, hi, n, rising=True):
     fits = isinstance(v, tuple) and len(v) == n and all(isinstance(o, (int, float)) and lo <= o <= hi for o in v)
-    if fits and name in ('lines', 'dots'): fits = all(isinstance(o, int) for o in v)
+    if fits and name in ('lines', 'dots', 'jpeg'): fits = all(isinstance(o, int) for o in v)
     if not fits or rising and v[0] > v[1]: raise CaptchaError(f"{name} is {v}: give {n} numbers from {lo} to {hi}{', the lesser one first' if rising else ''}")
 
 def check_look(look:Look):
