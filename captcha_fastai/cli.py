@@ -222,7 +222,7 @@ def teach(learn, pool, drawn, run, uneven:bool, seed:int, length=None):
     if texts and not length: length = min(map(len, texts)), max(map(len, texts))
     own = ([o.image for o in items], texts) if items else None
     self_train(learn, pool, drawn and synth_of(drawn), own, balanced=not uneven, folder=run/'selftrain', seed=seed, length=length)
-    if rare := set(learn.spec.chars) - set(occurring(learn.believed.values(), learn.spec.chars)[1]):
+    if rare := set(learn.spec.chars) - {*learn.there, *''.join(texts)}:
         warnings.warn(f"hardly ever read: {' '.join(sorted(rare))}: leave out of --chars what does not occur")
     return learn
 

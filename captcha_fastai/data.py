@@ -61,10 +61,11 @@ def read_labels(
     except FileNotFoundError: raise LabelError(f"{path}: no such file") from None
     except UnicodeDecodeError as e: raise LabelError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
     sep = max('\t;,', key=text.partition('\n')[0].count)
-    reader = csv.reader(text.splitlines(), delimiter=sep, skipinitialspace=True, strict=True)
-    try: rows = [(reader.line_num, r) for r in reader if r]
-    except csv.Error as e:
-        raise LabelError(f'{path}, line {reader.line_num}: {e}; a text with quotation marks is put into such, its own doubled: """x"') from None
+    rows = []
+    for i,line in enumerate(text.splitlines(), 1):                      # each by itself, so that a stray quotation mark swallows no lines
+        try: rows += [(i, r) for r in csv.reader([line.rstrip(' ')], delimiter=sep, skipinitialspace=True, strict=True) if r]
+        except csv.Error as e:
+            raise LabelError(f'{path}, line {i}: {e}; a text with quotation marks is put into such, its own doubled: """x"') from None
     for i,r in rows:
         if len(r) <= max(fn_col, label_col):
             raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")

@@ -94,7 +94,7 @@ def train_and_test(images, labels, most:int, seed:int=42)->tuple: # Two arrays o
     test = np.array([i for i in others if same.get(int(i), i) not in seen], int)
     if len(test) < 10:
         raise CaptchaError(f"of the {len(others)} images to measure with {len(others)-len(test)} are copies of those trained on: "
-                           f"give sizes smaller than {most}")
+                           f"more pictures are needed, or sizes smaller than {most}")
     return part, test
 
 # %% ../nbs/10_labels.ipynb #b31caad3
@@ -120,8 +120,8 @@ def learning_curve(
     kwargs = check_curve(images, labels, sizes, drawn, kwargs)
     first = drawn and (synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec)
     folder = curve_folder(folder, images, list(labels), sizes, steps, arch, bs, seed, kwargs, first)
-    rows, base = known_rows(folder/'curve.csv'), None
     rest, test = train_and_test(images, labels, max(sizes), seed)
+    rows, base = [r for r in known_rows(folder/'curve.csv') if r[4] == len(test)], None
     todo = [('drawn first', k, s) for s in range(subsets if drawn else 0) for k in ((0, *sizes) if s == 0 else sizes)]
     todo += [('from scratch', k, s) for s in range(subsets if scratch or not drawn else 0) for k in sizes]
     for start,k,s in progress_bar([o for o in todo if o not in [r[:3] for r in rows]], leave=False):

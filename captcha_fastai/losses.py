@@ -109,17 +109,16 @@ class AlignmentWarmup(Callback):
     def over(self): return self.state['over']
 
     def before_fit(self):
-        if self.state['short']: self.state.update(step=0, seen=0., since=None, over=False, short=False)
+        if self.state.get('short'): self.state.update(step=0, seen=0., since=None, over=False, short=False)
     def before_batch(self):
         self.ctc.align = self.share if self.training else 0.
     def after_loss(self):
         if not self.training or self.over or hasattr(self.learn, 'lr_finder'): return
         s = self.state
         s['step'] += 1
-        if s['since'] is None:
-            s['seen'] += .1*(self.ctc.seen.item() - s['seen'])
-            if s['seen'] > self.goal: s['since'] = s['step']
-            elif self.pct_train > self.longest: s.update(since=s['step'], short=self.n_epoch*self.n_iter < 5*self.least)
+        if self.ctc.align: s['seen'] += .1*(self.ctc.seen.item() - s['seen'])
+        if s['seen'] > self.goal: s.update(since=s['since'] or s['step'], short=False)
+        elif s['since'] is None and self.pct_train > self.longest: s.update(since=s['step'], short=self.n_epoch*self.n_iter < 5*self.least)
         s['over'] = self.share == 0
     def after_train(self): self.ctc.align = 0.
     def after_cancel_train(self): self.ctc.align = 0.

@@ -8,6 +8,7 @@ __all__ = ['default_epochs', 'plain', 'training_state', 'set_training_state', 'C
 
 # %% ../nbs/09_schedule.ipynb #abd78a70
 import hashlib, random
+from zlib import crc32
 from fastai.vision.all import *
 
 from .core import *
@@ -110,11 +111,16 @@ def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
     return load_state(Path(folder)/'last.ckpt', 'warm')
 
-# %% ../nbs/09_schedule.ipynb #d1069ab5
+# %% ../nbs/09_schedule.ipynb #67773de7
+def _mark(o):
+    "An item by its path and what is in the file, or by its pixels, and its text"
+    im, text = (o.image, f' {o.text}') if isinstance(o, Captcha) else (o, '')
+    if isinstance(im, Path): return f'{im} {crc32(im.read_bytes()) if im.is_file() else None}{text}'
+    return mark(im) + text if isinstance(o, Captcha) else str(o)
+
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
-    name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) else mark(o) if isinstance(o, Path) else str(o)
-    data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
+    data = [[list(map(_mark, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners, splices
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     begun = getattr(learn, 'begun_with', None)                # by `start_from` or a first stage
@@ -169,7 +175,8 @@ def fit_two_stage(
     if not resume: (folder/'last.ckpt').unlink(missing_ok=True)
     learn.dls = synthetic
     try:
-        begun = hashlib.sha1(repr(run_settings(learn, n[0], lrs[0])).encode()).hexdigest()[:12]
+        begun = {k: v for k,v in run_settings(learn, n[0], lrs[0]).items() if k != 'second loss'}     # which is gone after the first stage
+        begun = hashlib.sha1(repr(begun).encode()).hexdigest()[:12]
         if not (second := resume and (folder/'last.ckpt').exists()): train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume)
     finally: learn.dls = real
     learn.opt, learn.begun_with = None, begun

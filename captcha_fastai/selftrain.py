@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['char_thresholds', 'sure', 'with_prior', 'occurring', 'aligned', 'copies', 'Round', 'observe', 'mixed_dls', 'go_on',
-           'self_train', 'worse', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
+           'self_train', 'worse', 'given_up', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
 
 # %% ../nbs/11_selftrain.ipynb #037dbc54
 import json, warnings
@@ -53,14 +53,14 @@ def with_prior(reader:Reader, prior:np.ndarray)->Reader:
         return y - np.logaddexp.reduce(y, -1, keepdims=True)
     return Reader(_logp, reader.spec)
 
-def occurring(texts, chars)->tuple: # (how often each character comes, those that do)
-    "Which characters of an alphabet come more than hardly ever"
-    n = Counter(''.join(texts))
-    return n, [c for c in chars if n[c] and n[c] >= .05*sum(n.values())/len(chars)]
+def occurring(n:Counter, chars)->list:
+    "Characters of an alphabet that come more than hardly ever, by how often each comes"
+    return [c for c in chars if n[c] and n[c] >= .05*sum(n.values())/len(chars)]
 
 def aligned(prior, readings, vocab, most:float=1.5)->np.ndarray:
     "`prior`, moved so that characters come equally often"
-    n, there = occurring([r.text for r in readings], vocab.chars)
+    n = Counter(''.join(r.text for r in readings))
+    there = occurring(n, vocab.chars)
     expected = sum(n[c] for c in there)/max(1, len(there))
     step = [0., *(np.log(expected/n[c]) if c in there else 0. for c in vocab.chars)]
     return np.clip(prior + .5*np.array(step), -most, most)
@@ -88,7 +88,7 @@ class Round(NamedTuple):
     unchanged:float  # Share of the held-out images read as in the round before
     steady:float     # ... and whose copy is read the same
     confidence:float # Mean of their confidence
-    seldom:str       # Of the characters that were there in the round before, the one that is read least often ...
+    seldom:str       # Of the characters that are there, or were in the round before, the one that is read least often ...
     seldom_share:float # ... and how often, of what would be its share
     def __str__(self):
         again = '' if self.round == 0 else f', {self.unchanged:.1%} read as before'
@@ -101,18 +101,19 @@ def observe(learn, arrays, held, share:float, balanced:bool, state, r:int, bs=25
     prior = np.array(state['prior']) if state else np.zeros(len(vocab))
     reader = with_prior(model_reader(learn.model, learn.spec, learn.dls.device), prior)
     read = reader.read_many(progress_bar(arrays, leave=False), bs, **rules)
-    pool, (n, there) = [i for i,o in enumerate(read) if i not in out and len(o.text) <= learn.spec.max_len], occurring([o.text for o in read], chars)
+    pool, n = [i for i,o in enumerate(read) if i not in out and len(o.text) <= learn.spec.max_len], Counter(''.join(o.text for o in read))
+    there = occurring(n, chars)
     most = sum(len(read[i].text) for i in pool)/max(1, len(there)) if balanced else None
     look = [pool[k] for k in sure([read[i] for i in pool], share, most)] + held
     again = reader.read_many(copies([arrays[i] for i in look], r), bs, **rules)
     same = {i for i,o in zip(look, again) if o.text == read[i].text}
-    watched = (state['there'] if state else there) or chars
+    watched = {*there, *(occurring(Counter(state['counts']), chars) if state else ())} or chars
     mean, seldom = (lambda x: float(np.mean(list(x)))), min(watched, key=lambda c: n[c])
     kept, before = [i for i in look if i in same and i not in out], state['held'] if state else None
     row = Round(r, len(arrays)-len(held), len(kept), mean(read[i].text == t for i,t in zip(held, before)) if before else 0., mean(i in same for i in held),
                 mean(read[i].confidence for i in held), seldom, n[seldom]*len(watched)/max(1, sum(n.values())))
     return dict(round=r, rows=[*(state['rows'] if state else ()), row], prior=(aligned(prior, read, vocab) if balanced else prior).tolist(),
-                kept={i: read[i].text for i in kept}, held=[read[i].text for i in held], there=there)
+                kept={i: read[i].text for i in kept}, held=[read[i].text for i in held], counts=dict(n))
 
 # %% ../nbs/11_selftrain.ipynb #05bd6d68
 def mixed_dls(spec, arrays, texts, synth=None, labelled=None, drawn:float=.2, bs:int=32, first:int=0)->CaptchaDataLoaders:
@@ -156,7 +157,7 @@ def self_train(
     folder='models/selftrain', # For what is known so far
     seed:int=0,
     **rules # What is known of the texts, as a `Reader` takes it: `length`, `pattern`, ...
-): # `learn`, with `.rounds` and `.believed`, {index of an image: its reading}
+): # `learn`, with `.rounds`, `.believed`, {index of an image: its reading}, and `.there`, the characters that are read
     "Train on images without labels"
     spec = learn.spec
     if len(steps) != len(shares): raise CaptchaError(f"self_train: {len(steps)} numbers of steps, but {len(shares)} shares: give one each for a round")
@@ -177,17 +178,26 @@ def self_train(
         new = observe(learn, arrays, held, shares[min(r, len(shares)-1)], balanced, state, r, **rules)
         print(new['rows'][-1], flush=True)
         new['done'] = r == len(steps)
-        if state and worse(state['rows'][-1], new['rows'][-1], len(held)):
-            warnings.warn(f"self_train: training after round {r-1} made it worse: the weights before it are taken")
+        lost = given_up(state['counts'], new['counts'], spec.chars) if state else []
+        if lost or state and worse(state['rows'][-1], new['rows'][-1], len(held)):
+            warnings.warn(f"self_train: training after round {r-1} made it worse{', next to no ' if lost else ''}{' '.join(lost)}: the weights before it are taken")
             new = {**load_rounds(learn, folder), 'done': True}
         save_rounds(learn, state := new, folder)
+    learn.there = occurring(Counter(state['counts']), spec.chars)
     learn.rounds, learn.believed = state['rows'], {where[int(i)]: t for i,t in state['kept'].items()}
     return learn
 
 # %% ../nbs/11_selftrain.ipynb #5ddeada6
 def worse(a:Round, b:Round, n:int)->bool:
-    "Are many fewer of `n` held-out images steady than chance would have it, or is a character given up? A reader that always reads the same is steady, too"
-    return b.steady < a.steady - .03 - 2*(a.steady*(1-a.steady)/n)**.5 or b.seldom_share < a.seldom_share/2 - .05
+    "Are many fewer of `n` held-out images steady than chance would have it?"
+    return b.steady < a.steady - .03 - 2*(a.steady*(1-a.steady)/n)**.5
+
+def given_up(a:dict, b:dict, chars)->list:
+    "Characters that came before (`a`, how often each) and are hardly read any more (`b`): a reader that always reads the same is steady, too"
+    a, b = Counter(a), Counter(b)
+    there = occurring(a, chars)
+    share = lambda n, c: n[c]*len(there)/max(1, sum(n.values()))
+    return [c for c in there if share(b, c) < min(1, share(a, c))/2 - .05]
 
 def save_rounds(learn, state, folder):
     "Weights, then what was seen with them"
@@ -201,7 +211,7 @@ def load_rounds(learn, folder):
         state = json.loads((folder/'rounds.json').read_text(encoding='utf-8'))
         weights, rows = load_model(folder/f"round_{state['round']}.safetensors")[0].state_dict(), [Round(*o) for o in state['rows']]
         learn.model.load_state_dict(weights)
-        return {**{k: state[k] for k in ('round', 'prior', 'kept', 'held', 'there', 'done')}, 'rows': rows}
+        return {**{k: state[k] for k in ('round', 'prior', 'kept', 'held', 'counts', 'done')}, 'rows': rows}
     except (ValueError, KeyError, TypeError, RuntimeError) as e:
         raise ModelError(f"{folder/'rounds.json'}: damaged ({str(e)[:200]}): remove the folder to begin again") from None
 

@@ -45,7 +45,9 @@ def fonts_for(style:str, text:str='')->list:
     "Font files that a style draws with"
     files = usual_fonts.get(style, fonts) if fonts == own_fonts else fonts
     if text.isascii() and text.isalnum(): return files
-    return [o for o in files if not (Path(o).parent == _dejavu and Path(o).name.startswith('cm'))]     # those have other signs there
+    have = [o for o in files if (p := Path(font_file(str(o)))).parent != _dejavu or not p.name.startswith('cm')]     # those have other signs there
+    if not have: raise CaptchaError(f"{text!r} needs a font that has more than letters and digits: {', '.join(map(str, files))} have not")
+    return have
 
 @lru_cache(1)
 def known_fonts()->dict: # {file name: path}
