@@ -170,17 +170,15 @@ def self_train(
         r = 0
         if state:
             r, kept = state['round'], {int(i): t for i,t in state['kept'].items()}
-            if len(kept) < 10: raise CaptchaError(f"self_train: only {len(kept)} of {len(arrays)} readings can be believed: "
-                                                  "train longer on drawn captchas, or label some images")
+            if len(kept) < 10: raise CaptchaError(f"self_train: only {len(kept)} readings can be believed: train longer on drawn captchas or label some")
             set_seed(seed+r, reproducible=True)                        # a round that is begun again is the same
             go_on(learn, mixed_dls(spec, [arrays[i] for i in kept], list(kept.values()), synth, labelled, bs=bs, first=10**6*(r+1)), steps[r], lr)
             r = r+1 if state['rows'][-1].unchanged < .995 else max(r+1, len(steps)-1)
         new = observe(learn, arrays, held, shares[min(r, len(shares)-1)], balanced, state, r, **rules)
         print(new['rows'][-1], flush=True)
         new['done'] = r == len(steps)
-        lost = given_up(state['counts'], new['counts'], spec.chars) if state else []
-        if lost or state and worse(state['rows'][-1], new['rows'][-1], len(held)):
-            warnings.warn(f"self_train: training after round {r-1} made it worse{', next to no ' if lost else ''}{' '.join(lost)}: the weights before it are taken")
+        if state and (worse(state['rows'][-1], new['rows'][-1], len(held)) or given_up(state['counts'], new['counts'], spec.chars)):
+            warnings.warn(f"self_train: training after round {r-1} made it worse: the weights before it are taken")
             new = {**load_rounds(learn, folder), 'done': True}
         save_rounds(learn, state := new, folder)
     learn.there = occurring(Counter(state['counts']), spec.chars)
