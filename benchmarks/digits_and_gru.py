@@ -44,6 +44,13 @@ def keep(name, learn, images, labels, took):
     keep_rows(root/'benchmarks'/'results'/'digits_and_gru.csv', ('part', 'right', 'alike', 'n', 'seconds'), [(name, report.right, alike.right, report.n, round(took))])
 
 
+def drawn(seed, n):
+    "Captchas that nothing has seen: (images, labels)"
+    synth = Synth(digits+upper, 4, 'fast_captcha', (64, 128), seed=seed)
+    labels, images = zip(*(synth(i) for i in range(n)))
+    return images, labels
+
+
 @call_parse
 def main(parts: str = 'digits gru',
          n: int = 100_000,  # Files of digits
@@ -55,7 +62,7 @@ def main(parts: str = 'digits gru',
          lr: float = 1e-3,
          again: int = 0,  # Epochs of one more cycle like the first, from its weights and with other captchas; no patience ends it
          second: int = 11,  # Of the second round, at a tenth of the rate, characters come equally often
-         fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with
+         fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with; four times as many others once more
          runs: str = 'models/digits_and_gru',  # Folder for files and checkpoints: a run that was interrupted goes on
          save: str = None):  # Folder for the models, if wanted
     if 'digits' in parts:
@@ -73,8 +80,7 @@ def main(parts: str = 'digits gru',
         set_seed(42, reproducible=True)
         endless = partial(CaptchaDataLoaders.from_synth, digits+upper, 4, 'fast_captcha', n=steps*bs, n_valid=fresh//2, online=True, synth_size=(64, 128), seed=42, bs=bs, batch_tfms=[])
         learn = captcha_learner(endless(often='0O'), 'vgg_gru')
-        synth = Synth(digits+upper, 4, 'fast_captcha', (64, 128), seed=43)
-        labels, images = zip(*(synth(i) for i in range(fresh)))
+        images, labels = drawn(43, fresh)
         keep('gru', learn, images, labels, train(learn, 'gru', runs, epochs, lr, patience=patience))
         if save: save_model(learn, Path(save)/'gru_first.safetensors')
         if again:
@@ -84,4 +90,5 @@ def main(parts: str = 'digits gru',
         learn.dls, learn.opt, learn.begun_with = endless(), None, f'{again} epochs again' if again else None   # not to be resumed from another first round
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
         if save: save_model(learn, Path(save)/'gru.safetensors')
+        keep('gru_others', learn, *drawn(44, 4*fresh), 0)                 # a larger set, by which nothing was chosen
         np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps
