@@ -576,7 +576,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'captcha_fastai.schedule.Checkpoint.score': ( 'schedule.html#checkpoint.score',
                                                                                        'captcha_fastai/schedule.py'),
                                          'captcha_fastai.schedule._draws': ('schedule.html#_draws', 'captcha_fastai/schedule.py'),
-                                         'captcha_fastai.schedule._mark': ('schedule.html#_mark', 'captcha_fastai/schedule.py'),
                                          'captcha_fastai.schedule.check_same_task': ( 'schedule.html#check_same_task',
                                                                                       'captcha_fastai/schedule.py'),
                                          'captcha_fastai.schedule.default_epochs': ( 'schedule.html#default_epochs',

@@ -14,6 +14,7 @@ import csv, inspect, re, warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha1
+from zlib import crc32
 from fastai.vision.all import *
 
 from .core import *
@@ -110,8 +111,8 @@ def get_image(o):
     return o.image if isinstance(o, Captcha) else o
 
 def mark(o)->str:
-    "A mark of an image: its path, size and time if it is a file, else its pixels"
-    if isinstance(o, (str, Path)) and not encoded(o) and Path(o).is_file(): return f'{o} {Path(o).stat().st_size} {Path(o).stat().st_mtime_ns}'
+    "A mark of an image: its path and what is in the file, else its pixels"
+    if isinstance(o, (str, Path)) and not encoded(o) and Path(o).is_file(): return f'{o} {crc32(Path(o).read_bytes())}'
     try: return sha1(np.asarray(open_image(o)).tobytes()).hexdigest()
     except ImageError: return 'unreadable'
 

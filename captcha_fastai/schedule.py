@@ -8,7 +8,6 @@ __all__ = ['default_epochs', 'plain', 'training_state', 'set_training_state', 'C
 
 # %% ../nbs/09_schedule.ipynb #abd78a70
 import hashlib, random
-from zlib import crc32
 from fastai.vision.all import *
 
 from .core import *
@@ -111,16 +110,11 @@ def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"
     return load_state(Path(folder)/'last.ckpt', 'warm')
 
-# %% ../nbs/09_schedule.ipynb #67773de7
-def _mark(o):
-    "An item by its path and what is in the file, or by its pixels, and its text"
-    im, text = (o.image, f' {o.text}') if isinstance(o, Captcha) else (o, '')
-    if isinstance(im, Path): return f'{im} {crc32(im.read_bytes()) if im.is_file() else None}{text}'
-    return mark(im) + text if isinstance(o, Captcha) else str(o)
-
+# %% ../nbs/09_schedule.ipynb #8b484504
 def run_settings(learn, epochs, lr)->dict:
     "What must be the same for a run to be resumed"
-    data = [[list(map(_mark, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
+    name = lambda o: f'{mark(o.image)} {o.text}' if isinstance(o, Captcha) else mark(o) if isinstance(o, Path) else str(o)
+    data = [[list(map(name, ds.items)) for ds in (learn.dls.train_ds, learn.dls.valid_ds)], *(t.synth.key for t in _draws(learn))]
     data += [t.key for t in learn.dls.train.after_batch.fs if hasattr(t, 'key')]              # refiners, splices
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     begun = getattr(learn, 'begun_with', None)                # by `start_from` or a first stage

@@ -107,7 +107,7 @@ def observe(learn, arrays, held, share:float, balanced:bool, state, r:int, bs=25
     look = [pool[k] for k in sure([read[i] for i in pool], share, most)] + held
     again = reader.read_many(copies([arrays[i] for i in look], r), bs, **rules)
     same = {i for i,o in zip(look, again) if o.text == read[i].text}
-    watched = {*there, *(occurring(Counter(state['counts']), chars) if state else ())} or chars
+    watched = [c for c in chars if c in there or state and c in occurring(Counter(state['counts']), chars)] or chars
     mean, seldom = (lambda x: float(np.mean(list(x)))), min(watched, key=lambda c: n[c])
     kept, before = [i for i in look if i in same and i not in out], state['held'] if state else None
     row = Round(r, len(arrays)-len(held), len(kept), mean(read[i].text == t for i,t in zip(held, before)) if before else 0., mean(i in same for i in held),
