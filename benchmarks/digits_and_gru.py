@@ -62,6 +62,8 @@ def main(parts: str = 'digits gru',
          lr: float = 1e-3,
          again: int = 0,  # Epochs of one more cycle like the first, from its weights and with other captchas; no patience ends it
          second: int = 11,  # Of the second round, at a tenth of the rate, characters come equally often
+         average: int = 0,  # Epochs after it at a constant rate, every second character 0 or O, with other captchas: the mean of all their steps is kept
+         average_lr: float = 3e-4,
          fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with; four times as many others once more
          runs: str = 'models/digits_and_gru',  # Folder for files and checkpoints: a run that was interrupted goes on
          save: str = None):  # Folder for the models, if wanted
@@ -89,6 +91,10 @@ def main(parts: str = 'digits gru',
             if save: save_model(learn, Path(save)/'gru_again.safetensors')
         learn.dls, learn.opt, learn.begun_with = endless(), None, f'{again} epochs again' if again else None   # not to be resumed from another first round
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
+        if average:
+            if save: save_model(learn, Path(save)/'gru_second.safetensors')
+            learn.dls, learn.opt, learn.begun_with = endless(often='0O', seed=48), None, f'{again} and {second} epochs'
+            keep('gru_averaged', learn, images, labels, train(learn, 'gru_averaged', runs, average, average_lr, average=True))
         if save: save_model(learn, Path(save)/'gru.safetensors')
         keep('gru_others', learn, *drawn(44, 4*fresh), 0)                 # a larger set, by which nothing was chosen
         np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps
