@@ -142,12 +142,12 @@ def run_settings(learn, epochs, lr)->dict:
 def train_captcha(
     learn, # From `captcha_learner`
     epochs:int=None, # `default_epochs` if not given
-    lr:float=2e-3, # Largest learning rate of the cycle
+    lr:float=2e-3, # Largest learning rate of the cycle; for an average the only one, and lower: 3e-4
     folder='models/run', # Checkpoint and log
     resume:bool=False, # Go on from the checkpoint in `folder`
     best:bool=False, # Keep the best epoch's weights instead of the last's
     patience:int=None, # Stop after so many epochs without a better one
-    average:bool=False, # Train at a constant rate and end with the mean of all steps' weights: for one that is trained already
+    average:bool=False, # One more stage, at a constant rate: end with the mean of all its steps' weights
     cbs=None
 ):
     "Train `learn` with the default recipe, resumably"
