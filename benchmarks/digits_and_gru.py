@@ -96,5 +96,5 @@ def main(parts: str = 'digits gru',
             learn.dls, learn.opt, learn.begun_with = endless(often='0O', seed=48), None, f'{again} and {second} epochs'
             keep('gru_averaged', learn, images, labels, train(learn, 'gru_averaged', runs, average, average_lr, average=True))
         if save: save_model(learn, Path(save)/'gru.safetensors')
-        for name,seed in dict(gru_others=44, gru_more=50).items(): keep(name, learn, *drawn(seed, 4*fresh), 0)        # larger sets; nothing was chosen by the second
+        for name,seed in dict(gru_others=44, gru_more=50, gru_last=51).items(): keep(name, learn, *drawn(seed, 4*fresh), 0)        # larger sets; nothing was chosen by the last
         np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps
