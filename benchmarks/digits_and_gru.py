@@ -64,7 +64,7 @@ def main(parts: str = 'digits gru',
          second: int = 11,  # Of the second round, at a tenth of the rate, characters come equally often
          average: int = 0,  # Epochs after it at a constant rate, every second character 0 or O, with other captchas: the mean of all their steps is kept
          average_lr: float = 3e-4,
-         fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with; four times as many others once more
+         fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with; then three sets of four times as many others
          runs: str = 'models/digits_and_gru',  # Folder for files and checkpoints: a run that was interrupted goes on
          save: str = None):  # Folder for the models, if wanted
     if 'digits' in parts:
