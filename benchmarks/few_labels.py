@@ -1,7 +1,9 @@
-"""No label, and 50, 100, 200 of them: train on drawn captchas, read all real ones; then go on with a few real ones, read the rest. Three random subsets of each size.
+"""No label, and 50, 100, 200 of them: train on drawn captchas, read all real ones; then go on with a few real ones, read the rest; then perhaps learn
+from that rest, too, without its labels. Three random subsets of each size.
 
     python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2
-    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2 --style fit"""
+    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2 --style fit
+    python benchmarks/few_labels.py --data ../shared/data/captcha_images_v2 --style fit --unlabelled"""
 import csv
 import tempfile
 import time
@@ -16,10 +18,12 @@ from fastcore.script import call_parse
 from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
 from captcha_fastai.fitstyle import fit_style
 from captcha_fastai.interpret import evaluate
+from captcha_fastai.labels import synth_of
 from captcha_fastai.learner import captcha_learner
 from captcha_fastai.metrics import rate
 from captcha_fastai.models import model_reader
 from captcha_fastai.schedule import default_epochs, start_from, train_captcha
+from captcha_fastai.selftrain import self_train
 
 results = Path(__file__).resolve().parent/'results'
 
@@ -29,6 +33,14 @@ def train(learn, *args):
     t = time.time()
     with tempfile.TemporaryDirectory() as d, learn.no_bar(), learn.no_logging(): train_captcha(learn, *args, folder=d)
     return time.time()-t
+
+
+def teach(learn, images, synth, own, seed):
+    "Seconds that self-training took, and the numbers of the images it never trains on"
+    t, unseen = time.time(), np.random.default_rng(seed).permutation(len(images))[:len(images)//10]
+    with tempfile.TemporaryDirectory() as d: self_train(learn, images, synth, own, folder=d, seed=seed, length=len(own[1][0]))
+    assert not learn.believed.keys() & {*unseen.tolist()}
+    return time.time()-t, unseen
 
 
 def read(learn, images, labels, **kwargs): return evaluate(model_reader(learn.model, learn.spec), images, labels, **kwargs)
@@ -42,9 +54,19 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          arch: str = 'crnn_small',
          steps: int = 1500,  # Of the training on drawn captchas, 32 at a time ...
          lr: float = 3e-3,  # ... and its largest learning rate
+         unlabelled: bool = False,  # Learn from the rest as well, without its labels
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
     chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
+    drawn = None
+    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else []), *(['unlabelled'] if unlabelled else [])])
+
+    def keep(style, n, subset, right, of, took):
+        rows.append((style, n, subset, right, of, round(took)))
+        print(*rows[-1], flush=True)
+        results.mkdir(exist_ok=True)
+        with (results/f'{name}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])
+
     if style != 'none':
         set_seed(seed)
         looks = fit_style([images[i] for i in np.random.default_rng(seed).permutation(len(images))[:200]], None, chars, len(labels[0])) if style == 'fit' else style
@@ -53,7 +75,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
         took = train(base, default_epochs(1600, 32, steps), lr)
         report = read(base, images, labels, length=len(labels[0]))              # alphabet and length are told, nothing else
         print(f'no label, length not told: {read(base, images, labels).right} of {report.n}')
-        rows.append((style, 0, '', report.right, report.n, round(took)))
+        keep(style, 0, '', report.right, report.n, took)
         print(f'no label, {took:.0f} s\n{report}', flush=True)
         base = SimpleNamespace(model=base.model.cpu(), spec=base.spec)
     for n in map(int, sizes.split()):
@@ -66,11 +88,15 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             learn = captcha_learner(dls, arch)
             if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 800), 1e-3)
             else: took = train(learn)
-            report = read(learn, [images[i] for i in rest], [labels[i] for i in rest])
-            rows.append((style, n, s, report.right, report.n, round(took)))
-            print(*rows[-1], flush=True)
-    for n in sorted({r[1] for r in rows}): print(n, 'labels:', rate(sum(r[3] for r in rows if r[1] == n), sum(r[4] for r in rows if r[1] == n)))
+            others, theirs = [images[i] for i in rest], [labels[i] for i in rest]
+            report = read(learn, others, theirs)
+            keep(style, n, s, report.right, report.n, took)
+            if unlabelled:
+                took, unseen = teach(learn, others, drawn and synth_of(drawn), ([images[i] for i in mine], [labels[i] for i in mine]), s)
+                report = read(learn, others, theirs)
+                keep(f'{style}, unlabelled', n, s, report.right, report.n, took)
+                report = read(learn, [others[i] for i in unseen], [theirs[i] for i in unseen])
+                keep(f'{style}, unlabelled, unseen', n, s, report.right, report.n, took)
+    for how,n in dict.fromkeys(r[:2] for r in rows):
+        print(how, n, 'labels:', rate(*(sum(r[k] for r in rows if r[:2] == (how, n)) for k in (3, 4))))
     print(machine())
-    results.mkdir(exist_ok=True)
-    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else [])])
-    with (results/f'{name}.csv').open('w', newline='') as o: csv.writer(o).writerows([('style', 'labels', 'subset', 'right', 'n', 'seconds'), *rows])
