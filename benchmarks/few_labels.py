@@ -57,8 +57,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          unlabelled: bool = False,  # Learn from the rest as well, without its labels
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
-    chars, base, rows = ''.join(sorted(set(''.join(labels)))), None, []
-    drawn = None
+    chars, drawn, base, rows = ''.join(sorted(set(''.join(labels)))), None, None, []
     name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else []), *(['unlabelled'] if unlabelled else [])])
 
     def keep(style, n, subset, right, of, took):
