@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from random import Random
 from subprocess import list2cmdline
 
 import fastprogress.fastprogress as progress
@@ -93,10 +94,11 @@ def captcha_generate(
     often:str='', # Every second character is one of these, such as 0O: to train on, not to measure with
 ):
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
-    with command('captcha-generate') as say, drawing_with(font):
+    with command('captcha-generate') as say, drawing_with(font, style):
         _above_0(n=n, height=height, width=width)
         if workers < 0: raise CaptchaError(f"workers is {workers}: it must be 0 or more")
         if like:
+            check_ours(Path(path)/'labels.csv')
             images = expand([like])
             style = fitted(path, images, chars=chars, length=parse_length(length))
             h, w, _ = commonest_size(images)
@@ -106,18 +108,21 @@ def captcha_generate(
 
 # %% ../nbs/13_cli.ipynb #45478f67
 @contextmanager
-def drawing_with(font:str=None):
+def drawing_with(font:str=None, style:str=None):
     "Draw with one font file for a while, if one is given"
     was = list(fonts)
+    if font and str(style).lower().endswith('.json'): raise CaptchaError(f"--font is {font}, but {style} names its fonts: leave one of them out")
     if font: fonts[:] = [font]
     try: yield
     finally: fonts[:] = was
 
-def fitted(folder, images, *args, **kwargs)->str: # A file
+def fitted(folder, images, texts=None, **kwargs)->str: # A file
     "Find a style with `fit_style` and keep it in a folder; what was found from the same images and arguments before is taken"
-    file = curve_folder(folder, images, args, kwargs, fonts)
+    some = sorted(Random(0).sample(range(len(images)), min(len(images), 400)))
+    images, texts = [images[i] for i in some], texts and [texts[i] for i in some]
+    file = curve_folder(folder, images, texts, kwargs, fonts)
     file = file.with_name(f'style_{file.name}.json')
-    if not file.exists(): save_looks(fit_style(images, *args, **kwargs), file)
+    if not file.exists(): save_looks(fit_style(images, texts, **kwargs), file)
     return str(file)
 
 # %% ../nbs/13_cli.ipynb #6a007aa7
@@ -146,23 +151,28 @@ def drawn_captchas(
     lengths:tuple, # (fewest, most) characters
     refiner=None, # File of a refiner
     seed:int=42,
-    arch:str=None # What they are for, if `spec` does not say how it scales them
+    arch:str=None, # What they are for, if `spec` does not say how it scales them
+    written:str='' # Characters as they are drawn, where `spec` makes upper and lower case one
 ):
     "Endless drawn captchas, perhaps refined"
+    cases = {}
+    for c in sorted(set(nfc(written))): cases[spec.text(c)] = cases.get(spec.text(c), '') + c
+    chars = ''.join(cases.get(c, c) for c in spec.chars)
     kind, _, style = pretrain.partition(':')
     if kind != 'synth':
         raise CaptchaError(f"--pretrain is {pretrain!r}: give synth or synth:STYLE, with a style of fit, {', '.join(styles)}, or a file of looks")
-    if style == 'fit': style = fitted(run, images, texts, chars=spec.chars, length=lengths)
+    if style == 'fit': style = fitted(run, images, texts, chars=chars, length=lengths)
     tfms = [*([Refine(load_refiner(refiner))] if refiner else []), *(usual_tfms(arch) if arch else batch_tfms_for(spec))]
-    return CaptchaDataLoaders.from_synth(spec.chars, lengths, style or 'simple', n=1600, n_valid=160, online=True, max_len=spec.max_len,
+    return CaptchaDataLoaders.from_synth(chars, lengths, style or 'simple', n=1600, n_valid=160, online=True, max_len=spec.max_len,
                                          synth_size=(spec.height, spec.width), channels=spec.channels, fold=spec.fold, bs=32, seed=seed, batch_tfms=tfms)
 
-def drawn_for(learn, pretrain:str, run, blind:bool=False, refiner=None, seed:int=42):
-    "The same for a learner and its labels, which `blind` leaves out of the search for a style"
-    items = learn.dls.train_ds.items
-    texts = [learn.spec.text(o.text) for o in items]
+def drawn_for(learn, pretrain:str, run, blind:bool=False, refiner=None, seed:int=42, written=(), chars=None):
+    "The same for a learner and its labels, in both cases if `written`; `blind` leaves them out of the search for a style"
+    items, written = learn.dls.train_ds.items, dict(zip(*written)) if written else {}
+    texts = [written.get(o.image) or learn.spec.text(o.text) for o in items]
     lengths = min(map(len, texts)), max(map(len, texts))
-    return drawn_captchas(pretrain, run, [o.image for o in items], None if blind else texts, learn.spec, lengths, refiner, seed)
+    return drawn_captchas(pretrain, run, [o.image for o in items], None if blind else texts, learn.spec, lengths, refiner, seed,
+                          written=''.join([*texts, chars or '']))
 
 def curve_of(data, label, run, **kwargs):
     "Draw the learning curve of labelled images, and say where it lies"
@@ -229,10 +239,10 @@ def teach(learn, pool, drawn, run, uneven:bool, seed:int, length=None):
 def train_blind(pool, out, run, pretrain, chars, length, fold, arch, epochs, lr, resume, refiner, uneven, seed):
     "A reader from images without labels, and what is to be said of it"
     if not (chars and length): raise CaptchaError("without labelled images, give the alphabet (--chars) and how long texts are (--length 4, or 4-6)")
-    lengths, chars = parse_length(length), nfc(chars).lower() if fold else nfc(chars)
+    lengths, chars = parse_length(length), ''.join(dict.fromkeys(nfc(chars)))
     if not lengths[1] or not lengths[0]: raise CaptchaError(f"length is {length}: give a number from 1, or two such as 4-6")
-    spec = Spec(''.join(dict.fromkeys(chars)), lengths[1], *guess_size(pool), fold=fold)
-    drawn = drawn_captchas(pretrain or 'synth:fit', run, pool[:200], None, spec, lengths, refiner, seed, arch)
+    spec = Spec(alphabet_of(chars, fold), lengths[1], *guess_size(pool), fold=fold)
+    drawn = drawn_captchas(pretrain or 'synth:fit', run, pool, None, spec, lengths, refiner, seed, arch, chars)
     learn = captcha_learner(drawn, arch)
     train_captcha(learn, epochs or 50, 1.5*lr, run, resume)
     save_model(learn, out)                # what comes now can fail or be interrupted
@@ -254,7 +264,7 @@ def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretra
     say(f'{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to measure; {spec.height}x{spec.width}x{spec.channels}, '
         f'up to {spec.max_len} of {len(spec.chars)} characters: {spec.chars}')
     check_length(length, spec.max_len)
-    drawn = drawn_for(learn, pretrain, run, curve, refiner, args['seed']) if pretrain else None
+    drawn = drawn_for(learn, pretrain, run, curve, refiner, args['seed'], spec.fold and labelled(data, label), args['chars']) if pretrain else None
     if curve:
         alphabet = {} if drawn else dict(chars=spec.chars, fold=spec.fold)
         return curve_of(data, label, run, drawn=drawn, arch=arch, bs=args['bs'], seed=args['seed'], **alphabet)
@@ -283,6 +293,7 @@ def captcha_train(
     best:bool=False, # Keep the best epoch's weights instead of the last's
     resume:bool=False, # Go on after an interrupt; give the same arguments
     pretrain:str=None, # Train on drawn captchas first: synth:fit (a style found from the images), synth:STYLE (see captcha-generate) or synth
+    font:str=None, # ... with this font file
     refiner:str=None, # ... refined by what captcha-refine wrote
     from_model:str=None, # Model file to start from; its architecture and image size are kept, new characters added
     curve:bool=False, # Train on parts of the images with the usual recipe instead, and say how many labels give what accuracy
@@ -292,11 +303,10 @@ def captcha_train(
 ):
     "Train a reader and say how often it is wrong"
     out = Path(out)
-    same = dict(out=out, run=out.with_suffix(''), pretrain=pretrain, arch=arch, epochs=epochs, lr=2e-3 if lr is None else lr, resume=resume, refiner=refiner,
-                uneven=uneven)
-    with command('captcha-train') as say:
-        check_training(out, data, unlabelled, curve, from_model, pretrain, refiner, best or patience, length or uneven, epochs or lr, valid_pct, label, seed)
-        if length: parse_length(length)
+    same = dict(out=out, run=out.with_suffix(''), pretrain=pretrain, arch=arch, epochs=epochs, lr=lr or 2e-3, resume=resume, refiner=refiner, uneven=uneven)
+    with command('captcha-train') as say, drawing_with(font, pretrain):
+        check_training(out, data, unlabelled, curve, from_model, pretrain, refiner, font, best or patience, length, uneven, epochs or lr, valid_pct,
+                       label, seed)
         _above_0(bs=bs, epochs=epochs, lr=lr, patience=patience)
         set_seed(seed, reproducible=True)
         pool = unlabelled_images(unlabelled) if unlabelled else None
@@ -314,7 +324,7 @@ def unlabelled_images(path)->list:
     if len(images := images_in(path)) < 20: raise CaptchaError(f"{path}: {len(images)} images: at least 20 are needed, some thousands do well")
     return images
 
-def check_training(out, data, unlabelled, curve, start, pretrain, refiner, stopping, about_unlabelled, recipe, valid_pct, label, seed):
+def check_training(out, data, unlabelled, curve, start, pretrain, refiner, font, stopping, length, uneven, recipe, valid_pct, label, seed):
     "Refuse options that do not go together"
     if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
     if not (data or unlabelled): raise CaptchaError("there is nothing to train on: give a folder of labelled images, or --unlabelled FOLDER")
@@ -328,8 +338,10 @@ def check_training(out, data, unlabelled, curve, start, pretrain, refiner, stopp
     if start and not data: raise CaptchaError('--from goes with labelled images only')
     if stopping and not data: raise CaptchaError('--best and --patience go with labelled images only')
     if (valid_pct or label != 'stem') and not data: raise CaptchaError('--valid-pct and --label are about labelled images, and there are none')
-    if about_unlabelled and not unlabelled: raise CaptchaError('--length and --uneven are about images without labels: give --unlabelled as well')
+    if (length or uneven) and not unlabelled: raise CaptchaError('--length and --uneven are about images without labels: give --unlabelled as well')
+    if length: parse_length(length)
     if refiner and curve: raise CaptchaError('--refiner and --curve do not go together')
+    if font and data and not pretrain: raise CaptchaError('--font is for drawn captchas: give --pretrain synth:STYLE as well')
     if refiner and data and not pretrain: raise CaptchaError('--refiner refines drawn captchas: give --pretrain synth:STYLE as well')
 
 # %% ../nbs/13_cli.ipynb #94d7f470
@@ -340,6 +352,7 @@ def captcha_refine(
     out:str='refiner.safetensors', # File to write
     chars:str=digits+lower, # Alphabet to draw from
     length:str='4', # Characters in a text, `4` or `4-6`
+    font:str=None, # Font file to draw with
     epochs:int=40, # Of ten steps each
     lr:float=5e-4, # Learning rate of both nets
     weight:float=5., # Of staying near the drawn captchas, against looking real
@@ -351,14 +364,14 @@ def captcha_refine(
 ):
     "Train a net that makes drawn captchas look like real ones, without labels"
     out, run = Path(out), Path(out).with_suffix('')
-    with command('captcha-refine') as say:
+    with command('captcha-refine') as say, drawing_with(font, synthetic):
         if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
         if not real: raise CaptchaError("--real is missing: give a folder, a zip file or a challenge file of real images")
         _not_where(run, real)
         _above_0(epochs=epochs, lr=lr, width=width, blocks=blocks, bs=bs)
         set_seed(seed, reproducible=True)
         images = images_in(real)
-        if synthetic == 'fit': synthetic = fitted(run, images[:200], chars=chars, length=parse_length(length))
+        if synthetic == 'fit': synthetic = fitted(run, images, chars=chars, length=parse_length(length))
         *size, channels = guess_size(images)
         dls = refiner_dls(Synth(chars, parse_length(length), synthetic, tuple(size), seed), images, n=10*bs, bs=bs)
         learn = SimGANLearner(dls, SimGAN(Refiner(channels, width, blocks), PatchDiscriminator(channels)), weight, first=(0, min(60, 10*epochs//3)))

@@ -177,7 +177,7 @@ def search_look(target:dict, shapes:list, texts:list, size:tuple, files:list, n:
 
 # %% ../nbs/02_fitstyle.ipynb #50e500a3
 def fit_style(
-    images, # 20 to a few hundred, anything that holds an image; more than 200 are not looked at
+    images, # 20 to a few hundred, anything that holds an image; of more 200 are looked at
     labels=None, # Their texts, if known
     chars:str=digits+lower, # The alphabet
     length:int|tuple=4, # Characters in a text, or (fewest, most), where labels are not known
@@ -186,6 +186,7 @@ def fit_style(
     seed:int=0
 )->tuple: # Of `Look`s, nearest first; a style for `Synth`, `from_synth` and `save_looks`
     "A style that draws captchas like these"
+    images, labels = list(images), labels if labels is None else [nfc(o, 'fit_style: the label ') for o in labels]
     if steps < 1 or tries < 1: raise CaptchaError(f"steps is {steps}, tries is {tries}: both must be 1 or more")
     if labels is not None and len(labels) != len(images): raise LabelError(f"fit_style: {len(images)} images but {len(labels)} labels: one each is needed")
     arrays, used = images_of_one_size(images)
@@ -206,15 +207,15 @@ def fit_style(
 
 # %% ../nbs/02_fitstyle.ipynb #76a1b39b
 def images_of_one_size(images, most=200)->tuple: # (`(N, H, W, 3)`, their numbers)
-    "The first images that can be read and have the commonest size"
+    "Some of the images, by lot, that can be read and have the commonest size"
     ims, why = {}, ''
-    for i,o in enumerate(images[:2*most]):
-        try: ims[i] = open_image(o).convert('RGB')
+    for i in Random(0).sample(range(len(images)), min(len(images), 2*most)):       # the first of a sorted folder begin alike
+        try: ims[i] = open_image(images[i]).convert('RGB')
         except ImageError as e: why = why or f' ({e})'
     sizes = Counter(o.size for o in ims.values()).most_common(1)
-    used = [i for i,o in ims.items() if o.size == sizes[0][0]][:most] if sizes else []
+    used = sorted([i for i,o in ims.items() if o.size == sizes[0][0]][:most]) if sizes else []
     if len(used) < 5:
-        raise ImageError(f"fit_style: {len(used)} of the first {min(len(images), 2*most)} images can be read and have one size{why}: "
+        raise ImageError(f"fit_style: {len(used)} of {min(len(images), 2*most)} images tried can be read and have one size{why}: "
                          '5 are needed, 20 or more do well')
     w, h = sizes[0][0]
     k = max(min(1, 80/h, 320/w), min(1, 16/min(w, h)))

@@ -125,11 +125,12 @@ def learning_curve(
     todo = [('drawn first', k, s) for s in range(subsets if drawn else 0) for k in ((0, *sizes) if s == 0 else sizes)]
     todo += [('from scratch', k, s) for s in range(subsets if scratch or not drawn else 0) for k in sizes]
     for start,k,s in progress_bar([o for o in todo if o not in [r[:3] for r in rows]], leave=False):
-        set_seed(seed+s)
         first = start == 'drawn first'
         if first and base is None:
+            set_seed(seed)
             drawn.train.rng.seed(seed)                                 # made before the seed was set
             base = trained_on_drawn(drawn, steps[1], folder/'drawn', arch)
+        set_seed(seed+s)                                               # the same if that was read from a file
         ids = np.random.default_rng([seed, s]).permutation(rest)[:k]
         learn = trained_on(ids, images, labels, base if first else None, steps[2 if first else 0], arch, bs, **kwargs) if k else base
         report = evaluate(model_reader(learn.model, learn.spec), [images[i] for i in test], [labels[i] for i in test])

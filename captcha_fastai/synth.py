@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['digits', 'lower', 'upper', 'find_style', 'Synth', 'write_numbers', 'check_ours', 'write_synth']
 
-# %% ../nbs/01_synth.ipynb #cdef2247
-import csv, json, re
+# %% ../nbs/01_synth.ipynb #fe1c6a73
+import csv, json, re, unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -48,10 +48,14 @@ class Synth:
         often:str='' # Every second character is one of these, but for captchas with a negative number
     ):
         self.style, self.looks = find_style(style)
-        self.chars, self.size, self.seed = Vocab(chars).chars, tuple(size), seed
+        self.chars, self.size, self.seed = Vocab(nfc(chars)).chars, tuple(size), seed
         self.draw, self.often = styles[self.style], often
         if rare := ''.join(set(often) - set(self.chars)): raise CaptchaError(f"often is {often!r}, but {rare!r} is not in the alphabet {''.join(self.chars)}")
         check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style, self.chars))
+        if twins := [a+b for b in self.chars if unicodedata.combining(b) for a in self.chars if nfc(a+b) != a+b]:
+            raise CaptchaError(f"alphabet {self.chars!r}: {twins[0]!r} side by side become the one character {nfc(twins[0])!r}: give that instead of its parts")
+        self.visible = ''.join(self.chars.split())
+        if not self.visible: raise CaptchaError(f"alphabet {self.chars!r}: there is nothing to see")
         self.lengths = parse_length(length)
         if not all(self.lengths): raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
 
@@ -63,7 +67,9 @@ class Synth:
     def text(self, i:int)->str: return self._begin(i)[0]
     def _begin(self, i): # (text, random numbers to draw it with)
         rng, often = Random(f'{self.seed}-{i}'), self.often if i >= 0 else ''
-        return ''.join(rng.choice(often if often and rng.random() < .5 else self.chars) for _ in range(rng.randint(*self.lengths))), rng
+        n = rng.randint(*self.lengths)
+        pools = (often if often and rng.random() < .5 else self.chars for _ in range(n))
+        return ''.join(rng.choice(o if 0 < k < n-1 else ''.join(o.split()) or self.visible) for k,o in enumerate(pools)), rng    # no space at the ends
     def __call__(self, i:int)->tuple: # (text, PIL image)
         text, rng = self._begin(i)
         return text, self.draw(text, rng, width=self.size[1], height=self.size[0], **(dict(looks=self.looks) if self.looks else {}))
@@ -84,10 +90,13 @@ def write_numbers(
 
 # %% ../nbs/01_synth.ipynb #4caf6674
 def check_ours(table:Path):
-    "Refuse to replace a table of somebody's labels"
+    "Refuse to replace a table of somebody's labels, or to put one beside somebody's images"
+    ours = re.compile(r'\d{6,}_[0-9a-f]{8}\.\w+').fullmatch
+    if others := [f.name for f in table.parent.glob('*') if f.suffix.lower() in image_exts and f.name[0] != '.' and not ours(f.name)]:
+        raise CaptchaError(f"{table.parent}: holds {min(others)!r}, which was not drawn here: give another folder")
     rows = csv.reader(table.read_text(encoding='utf-8-sig', errors='replace').splitlines()) if table.exists() else []
     for r in rows:
-        if r and r != ['name', 'label'] and not re.fullmatch(r'\d{6,}_[0-9a-f]{8}\.\w+', r[0]):
+        if r and r != ['name', 'label'] and not ours(r[0]):
             raise CaptchaError(f"{table}: has the label of {r[0]!r}, which was not drawn here: give another folder")
 
 def write_synth(

@@ -19,7 +19,7 @@ from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Voca
 from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders, EncodeText
 from captcha_fastai.decode import Reader
 from captcha_fastai.export import save_model
-from captcha_fastai.fitstyle import fit_style, font_choice, show_fit
+from captcha_fastai.fitstyle import fit_style, font_choice, images_of_one_size, show_fit
 from captcha_fastai.interpret import calibrate, evaluate
 from captcha_fastai.learner import captcha_learner, spec_from_dls
 from captcha_fastai.models import make_model
@@ -180,3 +180,12 @@ def test_a_text_outside_the_console_encoding_is_printed(tmp_path):
     done = subprocess.run([Path(sys.executable).parent/'captcha-read', 'm.safetensors', 'o.png'], cwd=tmp_path,
                           env={**os.environ, 'PYTHONIOENCODING': 'cp1252'}, capture_output=True)
     assert done.returncode == 0 and '日' in done.stdout.decode(), done.stderr
+
+
+def test_a_style_is_sought_in_images_from_all_over_a_folder():
+    images = [Image.new('RGB', (40, 20), (i%256, i//256, 0)) for i in range(600)]
+    arrays, used = images_of_one_size(images)
+    assert len(used) == 200 and used == sorted(set(used)) and used[:100] != [*range(100)] and sum(i < 300 for i in used) in range(70, 131)
+    assert arrays[:, 0, 0, 0].tolist() == [i%256 for i in used]                     # the texts that go with them are found by number
+    assert images_of_one_size(images[:150])[1] == [*range(150)]
+    with pytest.raises(LabelError, match='fit_style: the label 1234 is int, not text'): fit_style(images[:20], [1234]*20)
