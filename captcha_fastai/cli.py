@@ -467,7 +467,7 @@ def captcha_read(
         return (1 if any(r.error for r in readings) else 0) if is_cli() else readings
 
 def _write_csv(path, rows):
-    with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f: csv.writer(f).writerows(rows)
+    with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f: csv.writer(f).writerows(rows)
 
 # %% ../nbs/13_cli.ipynb #e09c7175
 @call_parse

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['max_entry', 'max_pixels', 'image_formats', 'image_exts', 'max_json', 'CaptchaError', 'ImageError', 'LabelError',
-           'ModelError', 'ArchiveError', 'nfc', 'Vocab', 'check_spec', 'Spec', 'encoded', 'image_name', 'encoded_bytes',
-           'open_image', 'zip_images', 'json_images', 'to_array', 'scale', 'prep', 'atomic_path']
+           'ModelError', 'ArchiveError', 'nfc', 'lowered', 'Vocab', 'check_spec', 'Spec', 'encoded', 'image_name',
+           'encoded_bytes', 'open_image', 'zip_images', 'json_images', 'to_array', 'scale', 'prep', 'atomic_path']
 
-# %% ../nbs/00_core.ipynb #370c6955
-import base64, io, json, os, re, tempfile, unicodedata, urllib.parse, zipfile
+# %% ../nbs/00_core.ipynb #a9984de1
+import base64, io, json, os, re, tempfile, threading, unicodedata, urllib.parse, zipfile
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -30,7 +30,13 @@ def nfc(text:str, what:str='')->str: # `what` begins the message if it is no tex
     "`text` with composed accents: macOS stores file names decomposed, and `é` must be one character everywhere"
     if not isinstance(text, str):
         raise LabelError(f"{what}{text!r} is {type(text).__name__}, not text: give a text (read tables with dtype=str, or leading zeros are lost)")
+    try: text.encode()
+    except UnicodeEncodeError: raise LabelError(f"{what}{text!r} is not UTF-8 (names in old zip files often are not): give it another name") from None
     return unicodedata.normalize('NFC', text)
+
+def lowered(text:str, what:str='')->str: # Character by character: a sigma at the end is one as any other
+    "`text` composed and in lower case"
+    return nfc(''.join(c.lower() for c in nfc(text, what)))
 
 class Vocab:
     "The characters a reader knows; id 0 is `''`: padding for heads, blank for CTC"
@@ -97,8 +103,7 @@ class Spec:
     def vocab(self): return _vocab(self.chars)
     def text(self, label:str)->str:
         "`label` as this reader would write it: composed, and lowered if it folds case"
-        label = nfc(label, 'the label ')
-        return label.lower() if self.fold else label
+        return (lowered if self.fold else nfc)(label, 'the label ')
     def to_json(self)->str: return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
@@ -265,7 +270,10 @@ def atomic_path(path):
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
 
+_one_at_a_time = threading.Lock()
+
 def _umask():
     "The process's file mode mask: `mkstemp` ignores it, a user's file should not"
-    m = os.umask(0); os.umask(m)
+    with _one_at_a_time:
+        m = os.umask(0); os.umask(m)
     return m

@@ -61,7 +61,9 @@ def read_labels(
     try: text = path.read_text(encoding='utf-8-sig')
     except FileNotFoundError: raise LabelError(f"{path}: no such file") from None
     except UnicodeDecodeError as e: raise LabelError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
-    sep = max('\t;,', key=text.partition('\n')[0].count)
+    first = text.partition('\n')[0]
+    after = re.search(rf'''({'|'.join(map(re.escape, image_exts))})["']? *([\t;,])''', first.lower())        # a label may have a comma, too
+    sep = after[2] if after else max('\t;,', key=first.count)
     rows = []
     for i,line in enumerate(text.splitlines(), 1):                      # each by itself, so that a stray quotation mark swallows no lines
         try: rows += [(i, r) for r in csv.reader([line.rstrip(' ')], delimiter=sep, skipinitialspace=True, strict=True) if r]
@@ -70,11 +72,12 @@ def read_labels(
     for i,r in rows:
         if len(r) <= max(fn_col, label_col):
             raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")
-    if rows and Path(rows[0][1][fn_col]).suffix.lower() not in image_exts and not (folder/rows[0][1][fn_col]).is_file(): rows = rows[1:]
+    rows = [(r[fn_col].strip(), r[label_col].strip()) for _,r in rows]
+    if rows and not re.fullmatch(r'.*\.\w{1,5}', rows[0][0]) and not (folder/rows[0][0]).is_file(): rows = rows[1:]        # a heading
     if not rows: raise LabelError(f"{path}: no labels in it")
-    if lost := [r[fn_col] for _,r in rows if not (folder/r[fn_col]).is_file()]:
+    if lost := [o for o,_ in rows if not (folder/o).is_file()]:
         raise LabelError(f"{path}: {len(lost)} of {len(rows)} files it names are not in {folder}, such as {lost[0]!r}")
-    return [folder/r[fn_col] for _,r in rows], [r[label_col].strip() for _,r in rows]
+    return [folder/o for o,_ in rows], [l for _,l in rows]
 
 # %% ../nbs/04_data.ipynb #b249d2be
 def labelled(
@@ -118,15 +121,14 @@ def mark(o)->str:
 
 def alphabet_of(chars:str, fold:bool=False)->str:
     "`chars` composed; lowered and each once if cases are one"
-    return ''.join(dict.fromkeys(nfc(chars).lower())) if fold else nfc(chars)
+    return ''.join(dict.fromkeys(lowered(chars))) if fold else nfc(chars)
 
 # %% ../nbs/04_data.ipynb #ebc3542f
 class EncodeText(Transform):
     "Text to ids; what is not given is taken from the training labels"
     def __init__(self, vocab:Vocab=None, max_len:int=None, fold:bool=False): store_attr()
     def text(self, o):
-        o = nfc(o, 'the label ')
-        return o.lower() if self.fold else o
+        return (lowered if self.fold else nfc)(o, 'the label ')
     def setups(self, dsets):
         if self.vocab and self.max_len: return
         texts = [self.text(o) for o in dsets]
@@ -247,12 +249,11 @@ def check_labels(images, labels, chars=None, max_len=None, fold=False)->tuple: #
     if not len(images): raise LabelError("no images: at least two labelled ones are needed")
     said = {}
     for o,l in zip(images, labels):
-        l = nfc(l, f'{image_name(o)}: the label ')
+        l = (lowered if fold else nfc)(l, f'{image_name(o)}: the label ')
         if not l: raise LabelError(f"{image_name(o)}: the label is empty")
-        if fold: l = l.lower()
         if isinstance(o, (str, Path)) and said.setdefault(str(o), l) != l:
             raise LabelError(f"{image_name(o)}: labelled {said[str(o)]!r} in one place and {l!r} in another")
-    labels = [nfc(l).lower() if fold else nfc(l) for l in labels]
+    labels = [(lowered if fold else nfc)(l) for l in labels]
     vocab, longest = Vocab(alphabet_of(chars, fold)) if chars else Vocab.from_labels(labels), max_len or max(map(len, labels))
     for o,l in zip(images, labels):
         if bad := vocab.unknown(l): raise LabelError(f"{image_name(o)}: label {l!r} has {bad[0]!r}, which is not in the alphabet {vocab.chars!r}")

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Found', 'check_logp', 'all_paths', 'forwards', 'forward', 'exact', 'check_ids', 'text_logp', 'ctc_path', 'best_path',
            'least', 'hopeful', 'candidates', 'node_of', 'beams', 'completions', 'guide_of', 'word_logps',
-           'check_possible', 'search', 'around', 'marginals', 'char_probs', 'Reading', 'soften', 'readings', 'Reader']
+           'check_possible', 'search', 'around', 'marginals', 'char_probs', 'Reading', 'soften', 'readings',
+           'one_by_one', 'Reader']
 
 # %% ../nbs/02_decode.ipynb #7153ef42
 import math, os
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 import numpy as np
+from PIL import Image
 
 from .core import *
 from .compiled import *
@@ -602,7 +604,16 @@ def readings(
         out.append(Reading(text, p, chars, name, accepted=bool(best and p >= at_least), nbest=best))
     return out
 
-# %% ../nbs/02_decode.ipynb #e06ec405
+# %% ../nbs/02_decode.ipynb #4673d3cc
+def one_by_one(srcs): # Iterator
+    "Images of a list or the like; a name or an image instead is refused"
+    if isinstance(srcs, (str, os.PathLike)): raise CaptchaError(f"{srcs}: read_many takes a list of images, not one name")
+    if isinstance(srcs, np.ndarray): one = srcs.ndim == 2 or srcs.shape[2:] in ((1,), (3,), (4,))
+    else: one = isinstance(srcs, (bytes, bytearray, memoryview, Image.Image))
+    if one: raise CaptchaError(f"read_many takes a list of images, not one ({type(srcs).__name__}): give [image]")
+    return iter(srcs)
+
+# %% ../nbs/02_decode.ipynb #544c916d
 class Reader:
     "Reads images with any function from `(B, C, H, W)` images to `(B, T, V)` log-probabilities"
     def __init__(self, model, spec:Spec): self.model, self.spec, self.vocab = model, spec, spec.vocab
@@ -635,9 +646,8 @@ class Reader:
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
     )->list:
         "A `Reading` for each image, in order; one that cannot be opened has `error` set"
-        if isinstance(srcs, (str, os.PathLike)): raise CaptchaError(f"{srcs}: read_many takes a list of images, not one name")
         if bs < 1: raise CaptchaError(f"bs is {bs}: it must be at least 1")
-        options, out, srcs = self.options(**kwargs), [], iter(srcs)
+        options, out, srcs = self.options(**kwargs), [], one_by_one(srcs)
         while batch := list(islice(srcs, bs)):
             opened, errors = {}, {}
             for i,o in enumerate(batch):

@@ -31,6 +31,8 @@ def build_model(spec:Spec)->nn.Module: # Has `.decoder`
     if spec.arch not in archs: raise ModelError(f"architecture {spec.arch!r} is unknown: choose from {', '.join(archs)}")
     cls = archs[spec.arch]
     if cls.decoder != spec.decoder: raise ModelError(f"architecture {spec.arch!r} needs decoder {cls.decoder!r}, not {spec.decoder!r}")
+    if long := [k for k,v in spec.arch_args.items() if isinstance(v, (list, tuple, dict, str)) and len(v) > 64]:
+        raise ModelError(f"architecture {spec.arch!r}: its {long[0]} has {len(spec.arch_args[long[0]])} parts: no net has so many")
     try: return cls(len(spec.vocab), spec.max_len, spec.channels, spec.height, spec.width, **spec.arch_args)
     except CaptchaError: raise
     except Exception as e: raise ModelError(f"architecture {spec.arch!r} cannot be built with {spec.arch_args}: {e}") from None

@@ -16,13 +16,13 @@ from PIL import Image
 from captcha_fastai import cli
 from captcha_fastai.constraint import Constraint
 from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab, atomic_path, open_image
-from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders, EncodeText
+from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders, EncodeText, check_labels, read_labels
 from captcha_fastai.decode import Reader
-from captcha_fastai.export import save_model
+from captcha_fastai.export import load_model, save_model
 from captcha_fastai.fitstyle import fit_style, font_choice, images_of_one_size, show_fit
 from captcha_fastai.interpret import calibrate, evaluate
 from captcha_fastai.learner import captcha_learner, spec_from_dls
-from captcha_fastai.models import make_model
+from captcha_fastai.models import build_model, make_model
 from captcha_fastai.schedule import check_same_task, load_checkpoint
 from captcha_fastai.selftrain import aligned
 from captcha_fastai.simgan import refiner_dls
@@ -189,3 +189,34 @@ def test_a_style_is_sought_in_images_from_all_over_a_folder():
     assert arrays[:, 0, 0, 0].tolist() == [i%256 for i in used]                     # the texts that go with them are found by number
     assert images_of_one_size(images[:150])[1] == [*range(150)]
     with pytest.raises(LabelError, match='fit_style: the label 1234 is int, not text'): fit_style(images[:20], [1234]*20)
+
+
+def test_tables_as_they_come(tmp_path):
+    for f in ('0.png', '1.png'): Image.new('L', (8, 8)).save(tmp_path/f)
+    for text, want in (('0.png , ab\n1.png,cd', ['ab', 'cd']), ('0.png,a;b\n1.png,c;d', ['a;b', 'c;d']), ('0.png\t1,234,567\n1.png\t2', ['1,234,567', '2']),
+                       ('name;label\n0.png;ab\n1.png;c,d,e', ['ab', 'c,d,e'])):
+        (tmp_path/'t.csv').write_text(text)
+        paths, labels = read_labels(tmp_path/'t.csv')
+        assert (labels, [p.name for p in paths]) == (want, ['0.png', '1.png'])
+    (tmp_path/'t.csv').write_text('0.jfif,ab\n1.png,cd')                    # no heading: it names a file, one that is not there
+    with pytest.raises(LabelError, match="1 of 2 files .* such as '0.jfif'"): read_labels(tmp_path/'t.csv')
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    with pytest.raises(LabelError, match=r'0.png: the label .caf\\udce9. is not UTF-8'): check_labels(['0.png', '1.png'], ['caf\udce9', 'cafe'])
+    cli._write_csv(tmp_path/'t.csv', [('caf\udce9.png', 'ab')])
+    assert (tmp_path/'t.csv').read_text() == 'caf\\udce9.png,ab\n'
+
+
+def test_folded_labels_are_what_is_read():
+    for label in ('\u01f0', 'J\u030c', 'ΑΣ', 'Ϊ\u0301'):
+        (text, *_), vocab, longest = check_labels(['a', 'b'], [label, 'x'], fold=True)
+        assert vocab.decode(vocab.encode(text)) == text == Spec(vocab.chars, longest, fold=True).text(label) and len(text) == longest
+    assert check_labels(['a'], ['ΑΣ'], chars='ΑΒΣΤ', fold=True)[0] == ['ασ']
+
+
+def test_a_model_file_that_asks_for_gigabytes(tmp_path):
+    spec = Spec('ab', 2, 1000, 1000, arch_args=dict(widths=[1000, 1, 1, 1, 1], hidden=1))
+    save_model(SimpleNamespace(model=build_model(spec), spec=spec), tmp_path/'m.safetensors')
+    assert (tmp_path/'m.safetensors').stat().st_size < 200_000
+    with pytest.raises(ModelError, match='more than 2 GiB of memory'): load_model(tmp_path/'m.safetensors')
