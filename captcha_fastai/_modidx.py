@@ -528,6 +528,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'captcha_fastai.models.pool_free.forward': ( 'models.html#pool_free.forward',
                                                                                     'captcha_fastai/models.py'),
                                        'captcha_fastai.models.same_settings': ('models.html#same_settings', 'captcha_fastai/models.py'),
+                                       'captcha_fastai.models.save_state': ('models.html#save_state', 'captcha_fastai/models.py'),
                                        'captcha_fastai.models.vgg_body': ('models.html#vgg_body', 'captcha_fastai/models.py'),
                                        'captcha_fastai.models.vgg_gru': ('models.html#vgg_gru', 'captcha_fastai/models.py'),
                                        'captcha_fastai.models.vgg_gru.__init__': ( 'models.html#vgg_gru.__init__',

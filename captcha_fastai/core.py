@@ -268,6 +268,9 @@ def atomic_path(path):
         yield Path(tmp)
         os.chmod(tmp, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         os.replace(tmp, path)
+    except OSError as e:
+        e.filename = e.filename or str(path)                             # writing to a full disk names no file
+        raise
     finally: Path(tmp).unlink(missing_ok=True)
 
 _one_at_a_time = threading.Lock()

@@ -16,7 +16,7 @@ from random import Random
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .core import *
 from .onnxfile import *
@@ -41,7 +41,7 @@ def save_model(
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()
                if not k.startswith('auxiliary_ctc.')}                                   # left there if a fit with `AuxiliaryCTC` was interrupted
     meta = file_meta(learn.spec)
-    with atomic_path(path) as tmp: save_file(weights, tmp, metadata={**meta, 'sha256': weights_digest(weights, meta['spec'])})
+    with atomic_path(path) as tmp: tmp.write_bytes(save(weights, {**meta, 'sha256': weights_digest(weights, meta['spec'])}))
     return str(path)
 
 # %% ../nbs/11_export.ipynb #c415f445

@@ -6,9 +6,10 @@
 __all__ = ['archs', 'arch', 'build_model', 'count_steps', 'make_model', 'out_shape', 'multi_head', 'pool_free', 'Bidirectional',
            'BiLSTM', 'BiGRU', 'columns', 'crnn', 'conv_block', 'conv_body', 'pick_stride', 'crnn_small', 'crnn_tiny',
            'conv_small', 'heads_small', 'vgg_body', 'glorot', 'vgg_heads', 'digits_cnn', 'vgg_gru', 'has_bf16',
-           'load_state', 'same_settings', 'model_reader']
+           'save_state', 'load_state', 'same_settings', 'model_reader']
 
-# %% ../nbs/03_models.ipynb #33cc0ef9
+# %% ../nbs/03_models.ipynb #07389e24
+import io
 import torch
 from torch import nn
 
@@ -237,7 +238,12 @@ def has_bf16(device)->bool:
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
 
-# %% ../nbs/03_models.ipynb #31e14d33
+# %% ../nbs/03_models.ipynb #f081e35d
+def save_state(state:dict, path):
+    "Write what `load_state` reads"
+    torch.save(state, whole := io.BytesIO())                # straight to a file a full disk ends in an error of torch's own
+    with atomic_path(path) as tmp: tmp.write_bytes(whole.getbuffer())
+
 def load_state(path, needed:str)->dict: # What was saved
     "A checkpoint that has an entry `needed`"
     try: state = torch.load(path, weights_only=True, map_location='cpu')

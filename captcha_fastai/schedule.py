@@ -105,9 +105,8 @@ class Checkpoint(Callback):
 def save(self:Checkpoint):
     "Write `log.csv` and `last.ckpt`"
     with atomic_path(self.folder/'log.csv') as tmp: tmp.write_text('\n'.join(map(','.join, [self.recorder.metric_names, *self.rows]))+'\n')
-    with atomic_path(self.folder/'last.ckpt') as tmp:
-        torch.save(dict(training_state(self.learn), epoch=self.epoch, n_epoch=self.n_epoch, rows=self.rows, best=self.best,
-                        warm=self.warm, settings=self.settings), tmp)
+    save_state(dict(training_state(self.learn), epoch=self.epoch, n_epoch=self.n_epoch, rows=self.rows, best=self.best,
+                    warm=self.warm, settings=self.settings), self.folder/'last.ckpt')
 
 def load_checkpoint(folder)->dict:
     "The state in a folder that `Checkpoint` wrote to"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from fastai.vision.all import *
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .core import *
 from .models import *
@@ -278,7 +278,7 @@ class RefinerCheckpoint(Callback):
         names = ['epoch', *self.recorder.metric_names[1:-1]]
         self.rows.append([self.epoch, *(float(f'{o:.6g}') for o in self.recorder.values[-1])])
         with atomic_path(self.folder/'log.csv') as tmp, open(tmp, 'w', newline='') as f: csv.writer(f).writerows([names, *self.rows])
-        with atomic_path(self.folder/'refiner.ckpt') as tmp: torch.save(dict(refiner_state(self.learn), rows=self.rows, settings=self.settings), tmp)
+        save_state(dict(refiner_state(self.learn), rows=self.rows, settings=self.settings), self.folder/'refiner.ckpt')
 
 def refiner_state(learn)->dict:
     "All that changes while training"
@@ -321,7 +321,7 @@ def fit_refiner(
 def save_refiner(refiner:Refiner, path)->str:
     "Write a refiner to a file without pickle"
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in refiner.state_dict().items()}
-    with atomic_path(path) as tmp: save_file(weights, tmp, metadata={'refiner': json.dumps(refiner.args)})
+    with atomic_path(path) as tmp: tmp.write_bytes(save(weights, {'refiner': json.dumps(refiner.args)}))
     return str(path)
 
 def load_refiner(path)->Refiner:
