@@ -96,6 +96,7 @@ def position_table(
                                        + f', at most {many}'*(many > few))
         for i,p in enumerate(places[:hi], 1):
             if not p & allowed: raise CaptchaError(f"pattern {pattern!r}: place {i} allows {''.join(sorted(p))!r}, none of {''.join(sorted(allowed))!r}")
+    if hi == 0: raise CaptchaError(f"length {length!r}, pattern {pattern!r}: leave no text but the empty one; give None for no rule")
     n = max(lo, 1)+1 if hi is None else hi+2
     ok = (np.arange(n) >= lo) & (hi is None or np.arange(n) <= hi)
     rows = [set()] + [allowed & (places[s-1] if places else allowed) if hi is None or s <= hi else set() for s in range(1, n)]
@@ -116,7 +117,7 @@ def listed_words(c, lexicon)->dict: # {ids of groups: the model's own ids, or No
     if isinstance(lexicon, str): raise CaptchaError(f"lexicon is the text {lexicon[:40]!r}: give a list of words")
     words, lost, stoi = {}, [], c.vocab.stoi
     for w in lexicon:
-        ids = [next((stoi[o] for o in ((x, x.lower(), x.upper()) if c.fold else x) if o in stoi), None) for x in nfc(w, 'lexicon: ')]
+        ids = [next((stoi[o] for o in (x, *((x.lower(), x.upper()) if c.fold else ()), c._leader(x)) if o in stoi), None) for x in nfc(w, 'lexicon: ')]
         groups = None if None in ids else tuple(c.to[np.array(ids, int)].tolist())
         if groups is None or not c._holds(c.enter, groups): lost.append(w)
         else: words.setdefault(groups, ids if c._holds(c.may, ids) else None)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
-           'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'EncodeText', 'CaptchaBlock',
-           'TensorImageGrey', 'LoadImage', 'commonest_size', 'guess_size', 'survey', 'sample_border', 'CaptchaAugment',
-           'check_labels', 'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList', 'CaptchaDataLoaders',
-           'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL', 'untar_captchas']
+           'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'CaptchaText', 'EncodeText',
+           'CaptchaBlock', 'TensorImageGrey', 'LoadImage', 'commonest_size', 'guess_size', 'survey', 'sample_border',
+           'CaptchaAugment', 'check_labels', 'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList',
+           'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL',
+           'untar_captchas']
 
 # %% ../nbs/04_data.ipynb #c8bdd034
 import csv, inspect, re, warnings
@@ -123,7 +124,11 @@ def alphabet_of(chars:str, fold:bool=False)->str:
     "`chars` composed; lowered and each once if cases are one"
     return ''.join(dict.fromkeys(lowered(chars))) if fold else nfc(chars)
 
-# %% ../nbs/04_data.ipynb #ebc3542f
+# %% ../nbs/04_data.ipynb #674db6da
+class CaptchaText(TitledStr):
+    "A text that is written above a picture as it is, `$` too"
+    def show(self, ctx=None, **kwargs): return super().show(ctx, **kwargs) if ctx is None else show_title(self.replace('$', r'\$'), ctx=ctx, **kwargs)
+
 class EncodeText(Transform):
     "Text to ids; what is not given is taken from the training labels"
     def __init__(self, vocab:Vocab=None, max_len:int=None, fold:bool=False): store_attr()
@@ -139,7 +144,7 @@ class EncodeText(Transform):
         if bad := self.vocab.unknown(t): raise LabelError(f"label {t!r} has {bad[0]!r}, which is not in the alphabet {self.vocab.chars!r}")
         if len(t) > self.max_len: raise LabelError(f"label {t!r} has {len(t)} characters: at most {self.max_len} fit")
         return TensorCaptcha(self.vocab.encode(t) + [0]*(self.max_len-len(t)))
-    def decodes(self, o:TensorCaptcha)->TitledStr: return TitledStr(self.vocab.decode(o))
+    def decodes(self, o:TensorCaptcha)->CaptchaText: return CaptchaText(self.vocab.decode(o))
 
 def CaptchaBlock(
     chars:str=None, # Alphabet; from the training labels if not given
@@ -303,6 +308,12 @@ class CaptchaDataLoaders(DataLoaders):
                              **{**kwargs, 'device': kwargs.get('device') or default_device()})
         dls.spec, dls.left_out = spec if fixed else replace(spec, **norm_stats(dls)), []
         return dls
+
+    def test_dl(self, test_items, **kwargs):
+        "As ever; what is only for drawn captchas leaves any other images alone"
+        tfms = [o for o in self.valid.after_batch.fs if not hasattr(o, 'drawn')]
+        if len(tfms) < len(self.valid.after_batch.fs) and not all(isinstance(o, int) for o in test_items): kwargs = {'after_batch': tfms, **kwargs}
+        return super().test_dl(test_items, **kwargs)
 
     @property
     def valid_captchas(self)->list:

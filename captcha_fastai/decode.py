@@ -607,10 +607,10 @@ def readings(
 # %% ../nbs/02_decode.ipynb #4673d3cc
 def one_by_one(srcs): # Iterator
     "Images of a list or the like; a name or an image instead is refused"
-    if isinstance(srcs, (str, os.PathLike)): raise CaptchaError(f"{srcs}: read_many takes a list of images, not one name")
+    if isinstance(srcs, (str, os.PathLike)): raise CaptchaError(f"{srcs}: this takes a list of images, not one name")
     if isinstance(srcs, np.ndarray): one = srcs.ndim == 2 or srcs.shape[2:] in ((1,), (3,), (4,))
     else: one = isinstance(srcs, (bytes, bytearray, memoryview, Image.Image))
-    if one: raise CaptchaError(f"read_many takes a list of images, not one ({type(srcs).__name__}): give [image]")
+    if one: raise CaptchaError(f"this takes a list of images, not one ({type(srcs).__name__}): give [image]")
     return iter(srcs)
 
 # %% ../nbs/02_decode.ipynb #544c916d

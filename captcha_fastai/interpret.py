@@ -37,7 +37,8 @@ class Report:
         self.confidences = [getattr(r, 'confidence', 1.) for r in self.readings]
         self.names = list(names or [getattr(r, 'name', '') for r in self.readings])
         self.n = len(self.truths)
-        self.right = sum(t == r for t,r in zip(self.truths, self.texts))
+        self.ok = [t == r and not getattr(o, 'error', '') for t,r,o in zip(self.truths, self.texts, self.readings)]
+        self.right = sum(self.ok)
 
     @property
     def accuracy(self): return self.right/self.n if self.n else 0.
@@ -74,7 +75,7 @@ def confusions(self:Report)->Counter: # {(truth, read): times}
 @patch
 def worst(self:Report, k:int=10)->list: # [(name, truth, read, confidence)]
     "Wrong readings, the surest first: those are the ones nobody would have caught"
-    wrong = [o for o in zip(self.names, self.truths, self.texts, self.confidences) if o[1] != o[2]]
+    wrong = [o for o,ok in zip(zip(self.names, self.truths, self.texts, self.confidences), self.ok) if not ok]
     return sorted(wrong, key=lambda o: -o[3])[:k]
 
 @patch
@@ -93,7 +94,7 @@ def evaluate(
     **kwargs # What reading takes: `min_confidence`, `length`, `pattern`, ...
 )->Report:
     "Read labelled images and compare"
-    options = reader.options(**kwargs)
+    options, images = reader.options(**kwargs), list(one_by_one(images))
     readings, at_least = reader.read_many(progress_bar(images, leave=False), bs=bs, **options), options['min_confidence']
     if errors := [r.error for r in readings if r.error]:
         warnings.warn(f"{len(errors)} of {len(readings)} images cannot be read and count as wrong, such as {errors[0]}")
@@ -123,7 +124,7 @@ def plot_confusions(report:Report, k:int=12, ax=None):
 @patch
 def reliability(self:Report, bins:int=15)->list: # [(readings, mean confidence, share right)], empty bins left out
     "Readings by confidence, in bins of equal width"
-    p, right = np.array(self.confidences, float), np.array(self.truths, object) == np.array(self.texts, object)
+    p, right = np.array(self.confidences, float), np.array(self.ok, bool)
     at = np.minimum((p*bins).astype(int), bins-1)
     return [(int(o.sum()), float(p[o].mean()), float(right[o].mean())) for k in range(bins) if (o := at == k).any()]
 
@@ -156,7 +157,7 @@ class Accepted:
 @patch
 def accepted(self:Report, threshold:float)->Accepted:
     "How many readings reach a confidence, and how many of them are right"
-    ok = [t == r for t,r,p in zip(self.truths, self.texts, self.confidences) if p >= threshold and p > 0]
+    ok = [o for o,p in zip(self.ok, self.confidences) if p >= threshold and p > 0]
     return Accepted(threshold, sum(ok), len(ok), self.n)
 
 @patch
@@ -165,7 +166,7 @@ def accept_threshold(self:Report,
 )->Accepted:
     "The lowest confidence from which on readings were right as often as wanted; 2, which none has, if they never were"
     if not 0 < precision <= 1: raise CaptchaError(f"precision is {precision}: give a share above 0, such as 0.995")
-    p, right = np.array(self.confidences, float), np.array([t == r for t,r in zip(self.truths, self.texts)], bool)
+    p, right = np.array(self.confidences, float), np.array(self.ok, bool)
     order = np.argsort(-p, kind='stable')
     good = right[order].cumsum() >= precision*np.arange(1, self.n+1)
     good[:-1] &= p[order][:-1] > p[order][1:]                  # equal confidences are accepted together
@@ -180,7 +181,10 @@ def fit_temperature(
     "The temperature under which the texts are most probable"
     logp = check_logp(logp)
     loss = lambda x: 2*x*x - np.maximum(text_logp(soften(logp, np.exp(x)), ids, kind), -20).sum()
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([.2, 10]), method='bounded', options=dict(xatol=.01)).x))
+    xs = np.linspace(*np.log([.2, 10]), 21)
+    k = int(np.argmin([loss(x) for x in xs]))
+    near = xs[max(k-1, 0)], xs[min(k+1, 20)]                               # the floor makes local minima
+    return float(np.exp(minimize_scalar(loss, bounds=near, method='bounded', options=dict(xatol=.01)).x))
 
 def calibrate(
     reader:Reader,
@@ -191,6 +195,7 @@ def calibrate(
     **kwargs # What reading will take: `length`, `pattern`, ...
 )->tuple: # (`Spec` with temperature and threshold, `Report` of the images read with it)
     "Fit temperature and threshold to labelled images"
+    images, labels = list(one_by_one(images)), list(labels)
     if len(images) != len(labels): raise LabelError(f"{len(images)} images but {len(labels)} labels: one each is needed")
     seen, truths, options = [], [reader.spec.text(l) for l in labels], reader.options(**kwargs)
     def _listen(x): seen.append(np.asarray(reader.model(x))); return seen[-1]

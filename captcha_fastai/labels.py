@@ -28,7 +28,9 @@ from .interpret import *
 class LearningCurve:
     "What came of training on parts of the labels"
     columns = 'start', 'labels', 'subset', 'right', 'n'
-    def __init__(self, rows): self.rows = list(rows)
+    def __init__(self, rows):
+        self.rows = list(rows)
+        self.images = max((r[-1] for r in self.rows), default=0)       # each subset is measured on the same ones
 
     def points(self)->dict: # {start: [(labels, right, n)]}, subsets pooled
         "Accuracy by number of labels"
@@ -39,14 +41,15 @@ class LearningCurve:
             a[1] += n
         return {s: [(k, *v) for k,v in sorted(o.items())] for s,o in out.items()}
 
-    def __str__(self): return '\n'.join(f'{start}, {k} labels: {rate(r, n)}' for start,o in self.points().items() for k,r,n in o)
+    def __str__(self): return '\n'.join(f'{start}, {k} labels: {rate(r, n, self.images)}' for start,o in self.points().items() for k,r,n in o)
     __repr__ = __str__
 
     def plot(self, ax=None):
         "Accuracy with its interval against the number of labels"
         ax = ax or plt.subplots(figsize=(5, 3.2), layout='constrained')[1]
         for start,o in self.points().items():
-            k, acc, band = np.array([p[0] for p in o]), np.array([r/n for _,r,n in o]), np.array([wilson(r, n) for _,r,n in o])
+            k, acc = np.array([p[0] for p in o]), np.array([r/n for _,r,n in o])
+            band = np.array([wilson(*pooled(r, n, self.images)) for _,r,n in o])
             ax.plot(k, acc, 'o-', label=start)
             ax.fill_between(k, *band.T, alpha=.2)
         ax.set(xscale='symlog', ylim=(-.02, 1.02), xlabel='labelled images', ylabel='captchas right')
@@ -70,7 +73,7 @@ def trained_on(
     **kwargs # For `CaptchaDataLoaders.from_lists`
 ): # Learner
     "Train on some of the images"
-    n = len(ids)
+    n, images, labels = len(ids), list(images), list(labels)
     ids = [*ids, *ids[:2]]                                             # two to watch; nothing is chosen by them
     kwargs.setdefault('batch_tfms', batch_tfms_for(base.spec) if base else usual_tfms(arch))
     dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+2)), bs=bs, **kwargs)
@@ -116,10 +119,11 @@ def learning_curve(
     **kwargs # For `CaptchaDataLoaders.from_lists`
 )->LearningCurve:
     "Accuracy against the number of labels"
-    sizes = tuple(sizes or default_sizes(len(images)))
+    images, labels = list(images), list(labels)                        # a column of a table goes by its order
+    sizes = tuple(dict.fromkeys(sizes or default_sizes(len(images))))
     kwargs = check_curve(images, labels, sizes, drawn, kwargs)
-    first = drawn and (synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec)
-    folder = curve_folder(folder, images, list(labels), sizes, steps, arch, bs, seed, kwargs, first)
+    first = drawn and (synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec, *(t.key for t in drawn.train.after_batch.fs if hasattr(t, 'key')))
+    folder = curve_folder(folder, images, labels, sizes, steps, arch, bs, seed, kwargs, first)
     rest, test = train_and_test(images, labels, max(sizes), seed)
     rows, base = [r for r in known_rows(folder/'curve.csv') if r[4] == len(test)], None
     todo = [('drawn first', k, s) for s in range(subsets if drawn else 0) for k in ((0, *sizes) if s == 0 else sizes)]
@@ -156,7 +160,7 @@ def check_curve(images, labels, sizes, drawn, kwargs)->dict: # For `from_lists`,
     bad = sorted(set(kwargs) & {'chars', 'max_len', 'size', 'channels', 'fold'}) if drawn else ()
     if bad: raise CaptchaError(f"{bad[0]}: that of the drawn captchas is taken")
     how = {k: getattr(drawn.spec, k) for k in ('chars', 'max_len', 'fold')} if drawn else {k: kwargs[k] for k in ('chars', 'max_len', 'fold') if k in kwargs}
-    _, vocab, longest = check_labels(images, list(labels), **how)
+    _, vocab, longest = check_labels(images, labels, **how)
     size = dict(size=(drawn.spec.height, drawn.spec.width), channels=drawn.spec.channels) if drawn else {}
     return {**kwargs, **how, **size, 'chars': vocab.chars, 'max_len': longest}
 

@@ -128,7 +128,7 @@ def show_results(x:TensorImage, y:TensorCaptcha, samples, outs, ctxs=None, max_n
     if ctxs is None: ctxs = get_grid(min(len(samples), max_n), nrows=nrows, ncols=ncols, figsize=figsize)
     for (im,truth,*_),(read,*_),ax in zip(samples, outs, ctxs):
         im.show(ctx=ax, **kwargs)
-        ax.set_title(read if read == truth else f'{read or "nothing"} ({truth})', color='green' if read == truth else 'red')
+        ax.set_title(read if read == truth else f'{read or "nothing"} ({truth})', color='green' if read == truth else 'red', parse_math=False)
     return ctxs
 
 @dispatch
@@ -137,4 +137,4 @@ def plot_top_losses(x:TensorImage, y:TensorCaptcha, samples, outs, raws, losses,
     axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title='read / truth / loss')
     for ax,s,o,l in zip(axs, samples, outs, losses):
         s[0].show(ctx=ax, **kwargs)
-        ax.set_title(f'{o[0]} / {s[1]} / {l.item():.2f}', color='green' if o[0] == s[1] else 'red')
+        ax.set_title(f'{o[0]} / {s[1]} / {l.item():.2f}', color='green' if o[0] == s[1] else 'red', parse_math=False)

@@ -14,12 +14,14 @@ from .fitstyle import *
 
 # %% ../nbs/02_preprocess.ipynb #d6fff94b
 def binarise(
-    x, # Images `(N, H, W, 3)` or `(N, H, W)`, 0 to 255
+    x, # Images `(N, H, W, 3)`, `(N, H, W, 1)` or `(N, H, W)`, 0 to 255
     threshold:float=None # Brightness that divides ink from ground; Otsu's for all images together if not given
 )->np.ndarray: # `(N, H, W)` of bool, True where there is ink
     "Ink and ground by brightness; whichever there is less of is ink"
     x = np.asarray(x, np.float32)
-    if x.ndim == 4: x = x @ np.float32([.299, .587, .114])
+    if x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)) or x.ndim == 3 and x.shape[2] < 5:
+        raise ImageError(f"an array {x.shape}: give images (N, H, W), (N, H, W, 1) or (N, H, W, 3)")
+    if x.ndim == 4: x = x[..., 0] if x.shape[3] == 1 else x @ np.float32([.299, .587, .114])
     light = x > (otsu(x.ravel()) if threshold is None else threshold)
     return light if light.mean() < .5 else ~light
 

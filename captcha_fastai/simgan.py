@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .core import *
+from .decode import one_by_one
 from .models import *
 from .data import *
 
@@ -127,11 +128,14 @@ def refiner_dls(
 )->DataLoaders: # With `.spec`
     "Endless pairs of a drawn and a real image, as numbers from -1 to 1"
     if n < bs: raise CaptchaError(f"n is {n}: an epoch needs at least bs = {bs} pairs")
+    if n_valid < 1: raise CaptchaError(f"n_valid is {n_valid}: at least one pair is needed to measure with")
+    images = list(one_by_one(images))
     *hw, ch = guess_size(images)
     spec = Spec('?', 1, *(size or hw), channels or ch, mean=.5, std=.5)
+    if min(spec.height, spec.width) < 9: raise ImageError(f"images are {spec.height}x{spec.width}: the discriminator needs 9 pixels at least")
     real, bad = [], []
-    for o in progress_bar(images[:most], leave=False):
-        try: real.append(to_array(o, spec))
+    for i in progress_bar(Random(0).sample(range(len(images)), min(len(images), most)), leave=False):      # names can be sorted by label
+        try: real.append(to_array(images[i], spec))
         except ImageError as e: bad.append(str(e))
     if bad: warnings.warn(f"{len(bad)} of {len(bad)+len(real)} images cannot be read and are left out, such as {bad[0]}")
     if len(real) < 10: raise ImageError(f"{len(real)} images can be read: 10 are needed to learn what they look like, some hundreds do well")
@@ -228,6 +232,13 @@ def update(self:SimGANLearner, loss, net):
     self.opt.step()
     self.opt.zero_grad()
 
+@patch
+def lr_find(self:SimGANLearner, *args, **kwargs):
+    "As ever; the steps taken and the images kept are put back with the weights"
+    was = self.steps, deepcopy(self.history)
+    try: return super(SimGANLearner, self).lr_find(*args, **kwargs)
+    finally: self.steps, self.history = was
+
 # %% ../nbs/07_simgan.ipynb #434b7013
 @patch
 @torch.no_grad()
@@ -307,13 +318,15 @@ def fit_refiner(
     real = sha1(b''.join(o.tobytes() for o in ds.real)).hexdigest()[:12]
     settings = dict(refiner=json.dumps(learn.model.refiner.args), weight=learn.weight, per_step=learn.per_step, first=list(learn.first),
                     history=learn.history.size, rate=lr, epochs=epochs, bs=learn.dls.train.bs, n=ds.n, real=real,
-                    synth=getattr(ds.synth, 'key', ''), size=f'{ds.spec.height}x{ds.spec.width}x{ds.spec.channels}')
+                    synth=getattr(ds.synth, 'key', ''), size=f'{ds.spec.height}x{ds.spec.width}x{ds.spec.channels}',
+                    discriminator=str([tuple(o.shape) for o in learn.model.discriminator.parameters()]))
     state = None
     if resume:
         state = load_state(folder/'refiner.ckpt', 'settings')
         same_settings(folder, state['settings'], settings)
     else: (folder/'refiner.ckpt').unlink(missing_ok=True)                  # an earlier run's would be taken for this one's
     if learn.opt is None: learn.create_opt()
+    if not hasattr(learn.opt, 'opt'): raise CaptchaError("opt_func: give one of torch's, such as partial(OptimWrapper, opt=torch.optim.Adam)")
     learn.fit(epochs, lr, start_epoch=state['epoch']+1 if state else 0, cbs=RefinerCheckpoint(folder, settings, state))
     return learn
 
@@ -321,6 +334,7 @@ def fit_refiner(
 def save_refiner(refiner:Refiner, path)->str:
     "Write a refiner to a file without pickle"
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in refiner.state_dict().items()}
+    if not all(v.isfinite().all() for v in weights.values()): raise ModelError(f"{path}: not written: the refiner's weights are not finite: train again, more gently")
     with atomic_path(path) as tmp: tmp.write_bytes(save(weights, {'refiner': json.dumps(refiner.args)}))
     return str(path)
 
@@ -339,7 +353,7 @@ def load_refiner(path)->Refiner:
 
 class Refine(DisplayedTransform):
     "Refine a batch of drawn images, numbers from 0 to 1"
-    order = 20
+    order, drawn = 20, True                                 # `drawn`: real images given to the learner are left alone
     def __init__(self, refiner:Refiner, bf16:bool=None):
         self.key = sha1(b''.join(v.detach().cpu().numpy().tobytes() for v in refiner.state_dict().values())).hexdigest()[:12]
         self.refiner = deepcopy(refiner).eval().requires_grad_(False).to(memory_format=torch.channels_last)
