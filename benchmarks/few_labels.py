@@ -97,5 +97,6 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
                 report = read(learn, [others[i] for i in unseen], [theirs[i] for i in unseen])
                 keep(f'{style}, unlabelled, unseen', n, s, report.right, report.n, took)
     for how,n in dict.fromkeys(r[:2] for r in rows):
-        print(how, n, 'labels:', rate(*(sum(r[k] for r in rows if r[:2] == (how, n)) for k in (3, 4))))
+        same = [r for r in rows if r[:2] == (how, n)]
+        print(how, n, 'labels:', rate(*(sum(r[k] for r in same) for k in (3, 4)), same[0][4]))        # the subsets share most images
     print(machine())

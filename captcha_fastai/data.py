@@ -321,6 +321,7 @@ class CaptchaDataLoaders(DataLoaders):
         draw = self.valid_ds.tls[0].tfms.fs[0]
         return [o if isinstance(o, Captcha) else draw(o) for o in self.valid_ds.items]
 
+# %% ../nbs/04_data.ipynb #2f323000
 def _check_kwargs(kwargs):
     "fastai swallows keywords it does not know; a misspelt one should be heard of"
     known = {k for f in (DataLoader.__init__, TfmdDL.__init__, DataLoaders.from_dsets) for k in inspect.signature(f).parameters}

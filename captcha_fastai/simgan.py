@@ -334,7 +334,7 @@ def fit_refiner(
 def save_refiner(refiner:Refiner, path)->str:
     "Write a refiner to a file without pickle"
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in refiner.state_dict().items()}
-    if not all(v.isfinite().all() for v in weights.values()): raise ModelError(f"{path}: not written: the refiner's weights are not finite: train again, more gently")
+    if not all(v.isfinite().all() for v in weights.values()): raise ModelError(f"{path}: not written: the weights are not finite: train again, more gently")
     with atomic_path(path) as tmp: tmp.write_bytes(save(weights, {'refiner': json.dumps(refiner.args)}))
     return str(path)
 
