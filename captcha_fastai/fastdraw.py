@@ -96,7 +96,7 @@ def bicubic(
     "What each of `m` pixels takes from `n`"
     scale = n/m
     wide = max(scale, 1.)
-    first, weights = np.zeros(m, np.int64), np.zeros((m, 2*int(math.ceil(2*wide))+1), np.float32)
+    first, weights = np.zeros(m, np.int64), np.zeros((m, 2*int(math.ceil(2*wide))+1))
     for i in range(m):
         center = (i+.5)*scale
         lo, hi, total = max(0, int(center-2*wide+.5)), min(n, int(center+2*wide+.5)), 0.
@@ -107,7 +107,7 @@ def bicubic(
             weights[i, j-lo] = w
             total += w
         for j in range(hi-lo): weights[i, j] /= total
-    return first, weights
+    return first, weights.astype(np.float32)
 
 # %% ../nbs/01_fastdraw.ipynb #fbb5de73
 @kernel

@@ -8,6 +8,7 @@ __all__ = ['LearningCurve', 'default_sizes', 'trained_on', 'trained_on_drawn', '
 
 # %% ../nbs/10_labels.ipynb #ec794ce9
 import csv
+from copy import deepcopy
 from hashlib import sha1
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def trained_on(
     "Train on some of the images"
     n, images, labels = len(ids), list(images), list(labels)
     ids = [*ids, *ids[:2]]                                             # two to watch; nothing is chosen by them
-    kwargs.setdefault('batch_tfms', batch_tfms_for(base.spec) if base else usual_tfms(arch))
+    kwargs['batch_tfms'] = deepcopy(kwargs.get('batch_tfms', batch_tfms_for(base.spec) if base else usual_tfms(arch)))  # `Normalize` measures once
     dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+2)), bs=bs, **kwargs)
     learn = captcha_learner(dls, arch)
     if base: start_from(learn, base.model, base.spec)

@@ -26,6 +26,7 @@ def plain(o):
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, dict): return {k: plain(v) for k,v in o.items()}
     if isinstance(o, tuple): return tuple(map(plain, o))
+    if isinstance(o, (set, frozenset)): o = sorted(o)                   # in the same order in every process
     return list(map(plain, o)) if isinstance(o, (list, L)) else o
 
 def _draws(learn): return [t for tl in learn.dls.train_ds.tls for t in tl.tfms.fs if isinstance(t, DrawCaptcha)]

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['char_thresholds', 'sure', 'with_prior', 'occurring', 'aligned', 'copies', 'Round', 'observe', 'mixed_dls', 'go_on',
-           'self_train', 'worse', 'given_up', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
+           'self_train', 'worse', 'given_up', 'as_it_was', 'save_rounds', 'load_rounds', 'decoded', 'plot_rounds']
 
 # %% ../nbs/11_selftrain.ipynb #037dbc54
 import json, warnings
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,24 +164,24 @@ def self_train(
     if len(steps) != len(shares): raise CaptchaError(f"self_train: {len(steps)} numbers of steps, but {len(shares)} shares: give one each for a round")
     where, arrays = decoded(images, spec)
     labelled = labelled and ([to_array(o, spec) for o in labelled[0]], list(labelled[1]))
-    start = weights_digest({k: v.cpu() for k,v in learn.model.state_dict().items()}, '')
-    folder = curve_folder(folder, arrays, synth and synth.key, labelled and labelled[1], steps, shares, lr, bs, balanced, seed, rules, spec, start)
-    held, state = np.random.default_rng(seed).permutation(len(arrays))[:len(arrays)//10].tolist(), load_rounds(learn, folder)
-    while not (state and state['done']):
-        r = 0
-        if state:
-            r, kept = state['round'], {int(i): t for i,t in state['kept'].items()}
-            if len(kept) < 10: raise CaptchaError(f"self_train: only {len(kept)} readings can be believed: train longer on drawn captchas or label some")
-            set_seed(seed+r, reproducible=True)                        # a round that is begun again is the same
-            go_on(learn, mixed_dls(spec, [arrays[i] for i in kept], list(kept.values()), synth, labelled, bs=bs, first=10**6*(r+1)), steps[r], lr)
-            r = r+1 if state['rows'][-1].unchanged < .995 else max(r+1, len(steps)-1)
-        new = observe(learn, arrays, held, shares[min(r, len(shares)-1)], balanced, state, r, **rules)
-        print(new['rows'][-1], flush=True)
-        new['done'] = r == len(steps)
-        if state and (worse(state['rows'][-1], new['rows'][-1], len(held)) or given_up(state['counts'], new['counts'], spec.chars)):
-            warnings.warn(f"self_train: training after round {r-1} made it worse: the weights before it are taken")
-            new = {**load_rounds(learn, folder), 'done': True}
-        save_rounds(learn, state := new, folder)
+    with as_it_was(learn) as start:
+        folder = curve_folder(folder, arrays, synth and synth.key, labelled and labelled[1], steps, shares, lr, bs, balanced, seed, plain(rules), spec, start)
+        held, state = np.random.default_rng(seed).permutation(len(arrays))[:len(arrays)//10].tolist(), load_rounds(learn, folder)
+        while not (state and state['done']):
+            r = 0
+            if state:
+                r, kept = state['round'], {int(i): t for i,t in state['kept'].items()}
+                if len(kept) < 10: raise CaptchaError(f"self_train: only {len(kept)} readings can be believed: train longer on drawn captchas or label some")
+                set_seed(seed+r, reproducible=True)                        # a round that is begun again is the same
+                go_on(learn, mixed_dls(spec, [arrays[i] for i in kept], list(kept.values()), synth, labelled, bs=bs, first=10**6*(r+1)), steps[r], lr)
+                r = r+1 if state['rows'][-1].unchanged < .995 else max(r+1, len(steps)-1)
+            new = observe(learn, arrays, held, shares[min(r, len(shares)-1)], balanced, state, r, **rules)
+            print(new['rows'][-1], flush=True)
+            new['done'] = r == len(steps)
+            if state and (worse(state['rows'][-1], new['rows'][-1], len(held)) or given_up(state['counts'], new['counts'], spec.chars)):
+                warnings.warn(f"self_train: training after round {r-1} made it worse: the weights before it are taken")
+                new = {**load_rounds(learn, folder), 'done': True}
+            save_rounds(learn, state := new, folder)
     learn.there = occurring(Counter(state['counts']), spec.chars)
     learn.rounds, learn.believed = state['rows'], {where[int(i)]: t for i,t in state['kept'].items()}
     return learn
@@ -196,6 +197,17 @@ def given_up(a:dict, b:dict, chars)->list:
     there = occurring(a, chars)
     share = lambda n, c: n[c]*len(there)/max(1, sum(n.values()))
     return [c for c in there if share(b, c) < min(1, share(a, c))/2 - .05]
+
+# %% ../nbs/11_selftrain.ipynb #9722ac06
+@contextmanager
+def as_it_was(learn): # A mark of its weights
+    "If what follows is interrupted, `learn` gets its weights back, so that the same call goes on"
+    weights = {k: v.cpu().clone() for k,v in learn.model.state_dict().items()}
+    try: yield weights_digest(weights, '')
+    except BaseException:
+        learn.model.load_state_dict(weights)
+        learn.model.to(learn.dls.device)
+        raise
 
 def save_rounds(learn, state, folder):
     "Weights, then what was seen with them"

@@ -53,7 +53,7 @@ def fonts_for(style:str, text:str='')->list:
 def known_fonts()->dict: # {file name: path}
     "Font files of the dependencies, and of this system"
     found = [*map(Path, font_manager.findSystemFonts()), *_dejavu.glob('*.ttf'), *map(Path, captcha.image.DEFAULT_FONTS)]
-    return {o.name: str(o) for o in sorted(found, key=lambda o: o.parent in (_dejavu, Path(own_fonts[0]).parent))}
+    return {o.name: str(o) for o in sorted(found, key=lambda o: (o.parent in (_dejavu, Path(own_fonts[0]).parent), str(o)))}
 
 @lru_cache(256)
 def font_file(name:str)->str:
@@ -71,7 +71,7 @@ def check_glyphs(chars:str, files=None):
     for path in files or fonts:
         font = load_font(path, 24)
         box = bytes(font.getmask('\uffff'))
-        if lost := [c for c in chars if bytes(font.getmask(c)) == box]:
+        if lost := [c for c in chars if not c.isspace() and bytes(font.getmask(c)) == box]:
             raise CaptchaError(f"the font {path} cannot draw {''.join(lost)!r}: put the file of a font that can into `styles.fonts` (--font)")
 
 # %% ../nbs/01_styles.ipynb #67966963
@@ -97,9 +97,12 @@ def simple(text:str, rng:Random, width:int=160, height:int=60)->Image.Image:
     tiles = [char_tile(c, rng, max(6, int(size*rng.uniform(.8, 1)))) for c in text]
     free = width - sum(t.width for t in tiles)
     x, gap = max(0, free)*rng.uniform(.2, .6), min(free/(len(text)+1), 6)
+    letters, end = [], 0
     for t in tiles:
-        im.paste(shade(0, 120), (int(x), int((height-t.height)*rng.uniform(.2, .8))), t)
-        x += t.width + (gap*rng.uniform(.3, 1) if free >= 0 else free/max(1, len(tiles)-1))      # no room: they overlap
+        letters.append((shade(0, 120), x, int((height-t.height)*rng.uniform(.2, .8)), t))
+        end, x = x+t.width, x+t.width + (gap*rng.uniform(.3, 1) if free >= 0 else free/max(1, len(tiles)-1))      # no room: they overlap
+    over = max(0, math.ceil(round(end-width, 6)))                                # beside the picture
+    for ink,x,y,t in letters: im.paste(ink, (int(x-over), y), t)
     d = ImageDraw.Draw(im)
     for _ in range(2): d.line([(0, rng.uniform(0, height)), (width, rng.uniform(0, height))], fill=shade(60, 170), width=rng.randint(1, 2))
     for _ in range(width*height//200): d.point((rng.uniform(0, width), rng.uniform(0, height)), fill=shade(60, 200))
@@ -153,7 +156,9 @@ def broken_line(rng:Random, width:int, height:int)->np.ndarray: # `(H, W)`, 255 
 def gradient(text:str, rng:Random, width:int=200, height:int=50)->Image.Image:
     "Dark letters on a grey ground that grows lighter, rippled, with a broken line"
     u, ink = rng.uniform, Image.new('L', (width, height))
-    font = load_font(rng.choice(fonts_for('gradient', text)), max(6, int(height*u(.68, .84))))
+    file, size = rng.choice(fonts_for('gradient', text)), height*u(.68, .84)
+    room = .78*width/max(load_font(file, max(6, int(size))).getlength(text), 1)
+    font = load_font(file, max(6, int(size*min(1, room/.7))))                # long texts in smaller letters
     sizes = [font.getlength(c) for c in text]
     squeeze = min(1, .78*width/max(sum(sizes), 1))*u(.86, .97)
     x, y = width*u(.13, .18), height*u(.72, .82)
@@ -215,7 +220,8 @@ def check_look(look:Look):
     for name,colours in (('inks', look.inks), ('grounds', look.grounds)):
         if not colours: raise CaptchaError(f"{name}: at least one colour is needed")
         for o in colours: _check_numbers(name, o, -255, 255, n=3, rising=False)
-    if not all(isinstance(o, str) for o in (*look.fonts, look.picture)): raise CaptchaError("fonts are names of files, and picture is text in base64")
+    if isinstance(look.fonts, str) or not all(isinstance(o, str) for o in (*look.fonts, look.picture)):
+        raise CaptchaError(f"fonts is {look.fonts!r}: give a tuple of file names; and picture as text in base64")
 
 # %% ../nbs/01_styles.ipynb #29689ff0
 @lru_cache(1000)
@@ -245,8 +251,13 @@ def write_text(ink, text, rng, look, k):
     "Draw the letters of `text` on a black picture"
     u, (w, h) = (lambda o: rng.uniform(*o)), ink.size
     size, stroke = max(6, int(h*u(look.size))), math.floor(2*k*u(look.stroke) + rng.random())
-    tiles = [letter_tile(rng.choice(look.fonts or fonts), size, c, stroke) for c in text]
+    files = [rng.choice(look.fonts or fonts) for _ in text]
+    tiles = [letter_tile(f, size, c, stroke) for f,c in zip(files, text)]
     x, y, space = w*u(look.left), h*u(look.middle), u(look.spacing)
+    room = (w-2*x if look.slots else .99*w-x)/max(sum(o for _,o in tiles)*(1 if look.slots else space), 1)
+    if room < .7:                                                          # letters would lie on one another
+        size = max(6, int(size*room/.7))
+        tiles = [letter_tile(f, size, c, stroke) for f,c in zip(files, text)]
     steps = [max(0, w-2*x)/len(text) if look.slots else o for _,o in tiles]
     space *= min(1, (.99*w-x)/max(space*sum(steps), 1))
     for (tile,_),step in zip(tiles, steps):

@@ -71,13 +71,10 @@ class Synth:
         pools = (often if often and rng.random() < .5 else self.chars for _ in range(n))
         return ''.join(rng.choice(o if 0 < k < n-1 else ''.join(o.split()) or self.visible) for k,o in enumerate(pools)), rng    # no space at the ends
     def __call__(self, i:int)->tuple: # (text, PIL image)
+        if parent_process() and 'fonts' in self.__dict__: fonts[:] = self.fonts         # a worker draws with the fonts of whoever started it
         text, rng = self._begin(i)
         return text, self.draw(text, rng, width=self.size[1], height=self.size[0], **(dict(looks=self.looks) if self.looks else {}))
     def __getstate__(self): return {**self.__dict__, 'fonts': list(fonts)}
-    def __setstate__(self, state):
-        files = state.pop('fonts')
-        if parent_process(): fonts[:] = files                  # a worker draws with the fonts of whoever started it
-        self.__dict__.update(state)
 
 # %% ../nbs/01_synth.ipynb #41ef4fe0
 def write_numbers(

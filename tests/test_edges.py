@@ -1,5 +1,6 @@
 "What users do that is nearly right"
 import base64
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -26,8 +27,8 @@ from captcha_fastai.models import build_model, make_model
 from captcha_fastai.schedule import check_same_task, load_checkpoint
 from captcha_fastai.selftrain import aligned
 from captcha_fastai.simgan import refiner_dls
-from captcha_fastai.styles import fonts, known_fonts
-from captcha_fastai.synth import Synth, write_synth
+from captcha_fastai.styles import fonts, known_fonts, sans
+from captcha_fastai.synth import Synth, write_numbers, write_synth
 
 
 @pytest.fixture
@@ -220,3 +221,15 @@ def test_a_model_file_that_asks_for_gigabytes(tmp_path):
     save_model(SimpleNamespace(model=build_model(spec), spec=spec), tmp_path/'m.safetensors')
     assert (tmp_path/'m.safetensors').stat().st_size < 200_000
     with pytest.raises(ModelError, match='more than 2 GiB of memory'): load_model(tmp_path/'m.safetensors')
+
+
+def test_fonts_go_to_a_worker_that_is_started_anew(tmp_path):
+    own, synth = list(fonts), Synth('mn', style='simple')
+    usual = synth(0)[1].tobytes()
+    try:
+        fonts[:] = [sans[1]]
+        worker = multiprocessing.get_context('spawn').Process(target=write_numbers, args=(synth, [(0, tmp_path/'0.png')]))
+        worker.start()
+        worker.join()
+        assert Image.open(tmp_path/'0.png').tobytes() == synth(0)[1].tobytes() != usual
+    finally: fonts[:] = own
