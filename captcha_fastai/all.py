@@ -1,4 +1,4 @@
-"Everything: `from captcha_fastai.all import *`"
+"Everything: `from captcha_fastai.all import *`, after fastai's, which has another `save_model`"
 from .core import *
 from .compiled import *
 from .constraint import *
