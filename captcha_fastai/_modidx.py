@@ -802,5 +802,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'captcha_fastai.synth.Synth.text': ('synth.html#synth.text', 'captcha_fastai/synth.py'),
                                       'captcha_fastai.synth.check_ours': ('synth.html#check_ours', 'captcha_fastai/synth.py'),
                                       'captcha_fastai.synth.find_style': ('synth.html#find_style', 'captcha_fastai/synth.py'),
+                                      'captcha_fastai.synth.rows_of': ('synth.html#rows_of', 'captcha_fastai/synth.py'),
                                       'captcha_fastai.synth.write_numbers': ('synth.html#write_numbers', 'captcha_fastai/synth.py'),
                                       'captcha_fastai.synth.write_synth': ('synth.html#write_synth', 'captcha_fastai/synth.py')}}}

@@ -43,7 +43,7 @@ from .selftrain import *
 
 # %% ../nbs/13_cli.ipynb #3bb633c8
 @contextmanager
-def command(name:str):
+def command(name:str, how:str=''):
     "Gives a `print` for results; as a command, everything else goes to standard error and a `CaptchaError` ends with 2, an interrupt with 130"
     if not is_cli(): yield print; return
     out, tty = sys.stdout, sys.stderr.isatty()
@@ -54,7 +54,7 @@ def command(name:str):
             warnings.showwarning = lambda msg, *_, **__: print(f'{name}: warning: {msg}', file=sys.stderr)
             yield partial(print, file=out)
     except (CaptchaError, OSError, ImportError) as e: print(f'{name}: {e}', file=sys.stderr); raise SystemExit(2)
-    except KeyboardInterrupt: print(f'{name}: interrupted', file=sys.stderr); raise SystemExit(130)
+    except KeyboardInterrupt: print(f'{name}: interrupted{how}', file=sys.stderr); raise SystemExit(130)
 
 def _above_0(**values):
     for k,v in values.items():
@@ -94,7 +94,7 @@ def captcha_generate(
     often:str='', # Every second character is one of these, such as 0O: to train on, not to measure with
 ):
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
-    with command('captcha-generate') as say, drawing_with(font, style):
+    with command('captcha-generate', ': the same command goes on') as say, drawing_with(font, style):
         _above_0(n=n, height=height, width=width)
         if workers < 0: raise CaptchaError(f"workers is {workers}: it must be 0 or more")
         if like:
@@ -104,7 +104,8 @@ def captcha_generate(
             h, w, _ = commonest_size(images)
         else: h, w = 60, 160
         table = write_synth(path, n, Synth(chars, parse_length(length), style, (height or h, width or w), seed, often), workers)
-        say(f'{n} captchas and their labels: {table}')
+        others = len(rows_of(table)) - n
+        say(f'{n} captchas and their labels: {table}' + f' (and those of {others} that were drawn with other arguments)'*(others > 0))
 
 # %% ../nbs/13_cli.ipynb #45478f67
 @contextmanager
@@ -261,7 +262,8 @@ def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretra
     if start: learn = learner_from(data, label, start, **args)
     else: learn = captcha_learner(CaptchaDataLoaders.from_folder(data, label, batch_tfms=usual_tfms(arch), **args), arch)
     dls, spec = learn.dls, learn.spec
-    say(f'{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to measure; {spec.height}x{spec.width}x{spec.channels}, '
+    n = len(dls.train_ds), len(dls.valid_ds)
+    say((f'parts of {sum(n)} images; ' if curve else f'{n[0]} images to train on, {n[1]} to measure; ') + f'{spec.height}x{spec.width}x{spec.channels}, '
         f'up to {spec.max_len} of {len(spec.chars)} characters: {spec.chars}')
     check_length(length, spec.max_len)
     drawn = drawn_for(learn, pretrain, run, curve, refiner, args['seed'], spec.fold and labelled(data, label), args['chars']) if pretrain else None
@@ -271,7 +273,8 @@ def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretra
     train_as_told(learn, drawn, start, epochs, lr, run, resume, **kwargs)
     if pool:
         save_model(learn, out)            # what comes now can fail or be interrupted
-        teach(learn, not_held_out(pool, dls), drawn, run, uneven, args['seed'], length)
+        try: teach(learn, not_held_out(pool, dls), drawn, run, uneven, args['seed'], length)
+        except CaptchaError as e: warnings.warn(f"nothing is learned from {len(pool)} images without labels: {e}")
     report = save_calibrated(learn, out)
     return report, trained_message(report, out, run, data, label, len(dls.valid_ds), kwargs['best'], start)
 
@@ -304,7 +307,7 @@ def captcha_train(
     "Train a reader and say how often it is wrong"
     out = Path(out)
     same = dict(out=out, run=out.with_suffix(''), pretrain=pretrain, arch=arch, epochs=epochs, lr=lr or 2e-3, resume=resume, refiner=refiner, uneven=uneven)
-    with command('captcha-train') as say, drawing_with(font, pretrain):
+    with command('captcha-train', ': with --resume it goes on after the last whole epoch') as say, drawing_with(font, pretrain):
         check_training(out, data, unlabelled, curve, from_model, pretrain, refiner, font, best or patience, length, uneven, epochs or lr, valid_pct,
                        label, seed)
         _above_0(bs=bs, epochs=epochs, lr=lr, patience=patience)
@@ -364,7 +367,7 @@ def captcha_refine(
 ):
     "Train a net that makes drawn captchas look like real ones, without labels"
     out, run = Path(out), Path(out).with_suffix('')
-    with command('captcha-refine') as say, drawing_with(font, synthetic):
+    with command('captcha-refine', ': with --resume it goes on after the last whole epoch') as say, drawing_with(font, synthetic):
         if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
         if not real: raise CaptchaError("--real is missing: give a folder, a zip file or a challenge file of real images")
         _not_where(run, real)

@@ -120,7 +120,7 @@ class Spec:
 max_entry = 20_000_000 # Larger entries of an archive are refused, in bytes
 max_pixels = 2**24 # Larger images are refused before they are decoded
 image_formats = 'PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM' # What is opened; Pillow's names
-image_exts = {'.png', '.jpg', '.jpeg', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'} # What counts as an image in a folder or an archive
+image_exts = {'.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'} # Images in a folder or an archive
 
 def encoded(src)->str: # 'data URL', 'base64' or ''
     "Is `src` text that holds an image, rather than a file's name?"

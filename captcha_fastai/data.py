@@ -47,6 +47,10 @@ def image_files(path)->list: # Sorted
     if not path.is_dir(): raise ImageError(f"{path}: no such folder")
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in image_exts and not p.name.startswith('.'))
     if not files: raise ImageError(f"{path}: no images in it; {', '.join(sorted(image_exts))} are looked for")
+    if others := sorted(p.name for p in path.iterdir() if p.suffix.lower() in ('.avif', '.heic', '.jp2', '.jxl') or p.is_dir() and
+                        any(o.suffix.lower() in image_exts for o in p.iterdir())):
+        warnings.warn(f"{path}: not looked at: {', '.join(map(repr, others[:5]))}{', ...' if others[5:] else ''}; images are taken that lie right in it "
+                      f"and end in {', '.join(sorted(image_exts))}")
     return files
 
 # %% ../nbs/04_data.ipynb #785f67f8
@@ -95,7 +99,14 @@ def labelled(
         return paths, labels
     f = label if callable(label) else {'stem': label_stem, 'prefix': label_prefix}.get(label) or RegexLabel(label)
     files = image_files(data)
-    return files, [f(p) for p in files]
+    if label == 'stem' and any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o.stem) for o in files):
+        raise LabelError(f"{data}: captchas as captcha-generate draws them, without their labels.csv: the same command writes it")
+    if tables := sorted(o.name for o in data.iterdir() if o.suffix.lower() in ('.csv', '.tsv', '.txt') and o.is_file()):
+        warnings.warn(f"{data}: labels are taken from the images' names; {tables[0]!r} beside them is not looked at: give its path if it has the labels")
+    labels = [f(p) for p in files]
+    if label == 'stem' and (odd := [l for l in labels if re.search('[_ (]', l)]):
+        warnings.warn(f"{data}: labels such as {odd[0]!r} are learned with all signs in them: --label prefix ends at the first _, or give a regular expression")
+    return files, labels
 
 # %% ../nbs/04_data.ipynb #6c59b89e
 class TensorCaptcha(TensorBase): "Ids of a text, zeros behind"
