@@ -47,8 +47,8 @@ def image_files(path)->list: # Sorted
     if not path.is_dir(): raise ImageError(f"{path}: no such folder")
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in image_exts and not p.name.startswith('.'))
     if not files: raise ImageError(f"{path}: no images in it; {', '.join(sorted(image_exts))} are looked for")
-    if others := sorted(p.name for p in path.iterdir() if p.suffix.lower() in ('.avif', '.heic', '.jp2', '.jxl') or p.is_dir() and
-                        any(o.suffix.lower() in image_exts for o in p.iterdir())):
+    if others := sorted(p.name for p in path.iterdir() if p.suffix.lower() in ('.avif', '.heic', '.jp2', '.jxl') or p.is_dir() and p.name[0] != '.'
+                        and os.access(p, os.R_OK|os.X_OK) and any(o.suffix.lower() in image_exts for o in p.iterdir())):
         warnings.warn(f"{path}: not looked at: {', '.join(map(repr, others[:5]))}{', ...' if others[5:] else ''}; images are taken that lie right in it "
                       f"and end in {', '.join(sorted(image_exts))}")
     return files
@@ -77,6 +77,8 @@ def read_labels(
     for i,r in rows:
         if len(r) <= max(fn_col, label_col):
             raise LabelError(f"{path}, line {i}: {sep.join(r)!r} has {len(r)} columns: a file name and a label are needed")
+    if (fn_col, label_col) == (0, 1) and (wide := next((r for _,r in rows if len(r) > 2), None)):
+        warnings.warn(f"{path}: file names are taken from the first column, labels from the second: {wide[1]!r} in {sep.join(wide)!r}")
     rows = [(r[fn_col].strip(), r[label_col].strip()) for _,r in rows]
     if rows and not re.fullmatch(r'.*\.\w{1,5}', rows[0][0]) and not (folder/rows[0][0]).is_file(): rows = rows[1:]        # a heading
     if not rows: raise LabelError(f"{path}: no labels in it")
