@@ -90,6 +90,8 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             others, theirs = [images[i] for i in rest], [labels[i] for i in rest]
             report = read(learn, others, theirs)
             keep(style, n, s, report.right, report.n, took)
+            told = read(learn, others, theirs, length=len(labels[0]))       # as all labels have it
+            keep(f'{style}, length told', n, s, told.right, told.n, took)
             if unlabelled:
                 took, unseen = teach(learn, others, drawn and synth_of(drawn), ([images[i] for i in mine], [labels[i] for i in mine]), s)
                 report = read(learn, others, theirs)

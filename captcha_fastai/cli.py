@@ -96,6 +96,7 @@ def captcha_generate(
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
     with command('captcha-generate', ': the same command goes on') as say, drawing_with(font, style):
         _above_0(n=n, height=height, width=width)
+        if like and style != 'simple': raise CaptchaError(f"--like finds a style of its own: leave --style {style} out")
         if workers < 0: raise CaptchaError(f"workers is {workers}: it must be 0 or more")
         if like:
             check_ours(Path(path)/'labels.csv')
@@ -196,9 +197,11 @@ def save_calibrated(learn, out):
     save_model(learn, out)
     return report
 
-def trained_message(report, out, run, data, label, n, best, start):
+def trained_message(report, out, run, data, label, dls, best, start):
     "What `captcha-train` says at its end: how good, where it lies, how to go on"
-    chosen = f"temperature and threshold{', and the epoch,' if best else ''} were chosen on the {n} images that were kept to measure"
+    chosen = f"temperature and threshold{', and the epoch,' if best else ''} were chosen on the {len(dls.valid_ds)} images that were kept to measure"
+    few, *_, many = sorted(len(dls.spec.text(o.text)) for o in [*dls.train_ds.items, *dls.valid_ds.items])
+    told = f"  (--length {few if few == many else f'{few}-{many}'} if all have as many characters as these)" if few else ''
     seen = f'\nif {start} has seen some of them, the figures say too much: ask captcha-evaluate, with others' if start else ''
     return f"""
 {chosen}: the figures flatter the model a little{seen}
@@ -206,7 +209,7 @@ def trained_message(report, out, run, data, label, n, best, start):
 {report}
 
 model {out} ({out.stat().st_size/1e6:.1f} MB), log {run}/log.csv, checkpoint {run}/last.ckpt
-read images with:  captcha-read {out} IMAGE...
+read images with:  captcha-read {out} IMAGE...{told}
 or in Python:      from captcha_fastai.export import load_reader; load_reader('{out}')('image.png').text
 without torch:     {quoted(['captcha-export', str(out), '--int8', '--images', str(data), '--label', label])}"""
 
@@ -276,16 +279,16 @@ def train_labelled(data, label, args, out, run, arch, epochs, lr, resume, pretra
         try: teach(learn, not_held_out(pool, dls), drawn, run, uneven, args['seed'], length)
         except CaptchaError as e: warnings.warn(f"nothing is learned from {len(pool)} images without labels: {e}")
     report = save_calibrated(learn, out)
-    return report, trained_message(report, out, run, data, label, len(dls.valid_ds), kwargs['best'], start)
+    return report, trained_message(report, out, run, data, label, dls, kwargs['best'], start)
 
 # %% ../nbs/13_cli.ipynb #bee57a4f
 @call_parse(pos=['data'])
 def captcha_train(
     data:str=None, # Folder of labelled images, or a table of file names and labels; can be left out with --unlabelled
     out:str='model.safetensors', # Model file to write
-    arch:str='crnn_small', # crnn_small, crnn_tiny, conv_small, heads_small, crnn, multi_head, pool_free, vgg_heads, digits_cnn or vgg_gru
+    arch:str=None, # crnn_small if not given; crnn_tiny, conv_small, heads_small, crnn, multi_head, pool_free, vgg_heads, digits_cnn or vgg_gru
     epochs:int=None, # Epochs; by the number of images if not given
-    lr:float=None, # Largest learning rate; 2e-3 if not given
+    lr:float=None, # Largest learning rate, 2e-3 if not given; on drawn captchas half as much again, after them or with --from half of it
     bs:int=16, # Batch size of labelled images; 32 where captchas are drawn or unlabelled
     valid_pct:float=None, # Share of the labelled images kept to measure accuracy; .2 if not given
     seed:int=42, # 0 or more; the same seed trains the same model (on a CPU)
@@ -306,17 +309,17 @@ def captcha_train(
 ):
     "Train a reader and say how often it is wrong"
     out = Path(out)
-    same = dict(out=out, run=out.with_suffix(''), pretrain=pretrain, arch=arch, epochs=epochs, lr=lr or 2e-3, resume=resume, refiner=refiner, uneven=uneven)
+    same = dict(out=out, run=out.with_suffix(''), pretrain=pretrain, arch=arch or 'crnn_small', epochs=epochs, lr=lr or 2e-3, resume=resume, refiner=refiner)
     with command('captcha-train', ': with --resume it goes on after the last whole epoch') as say, drawing_with(font, pretrain):
-        check_training(out, data, unlabelled, curve, from_model, pretrain, refiner, font, best or patience, length, uneven, epochs or lr, valid_pct,
+        check_training(out, data, unlabelled, curve, from_model, arch, pretrain, refiner, font, best or patience, length, uneven, epochs or lr, valid_pct,
                        label, seed)
         _above_0(bs=bs, epochs=epochs, lr=lr, patience=patience)
         set_seed(seed, reproducible=True)
         pool = unlabelled_images(unlabelled) if unlabelled else None
         args = dict(valid_pct=.2 if valid_pct is None else valid_pct, seed=seed, bs=bs, chars=chars, fold=fold)
-        if not data: result, text = train_blind(pool, chars=chars, length=length, fold=fold, seed=seed, **same)
+        if not data: result, text = train_blind(pool, chars=chars, length=length, fold=fold, seed=seed, uneven=uneven, **same)
         else: result, text = train_labelled(data, label, args, start=from_model, curve=curve, pool=pool, length=length, say=say,
-                                            best=best, patience=patience, **same)
+                                            best=best, patience=patience, uneven=uneven, **same)
         say(text)
         return None if is_cli() else result
 
@@ -327,7 +330,7 @@ def unlabelled_images(path)->list:
     if len(images := images_in(path)) < 20: raise CaptchaError(f"{path}: {len(images)} images: at least 20 are needed, some thousands do well")
     return images
 
-def check_training(out, data, unlabelled, curve, start, pretrain, refiner, font, stopping, length, uneven, recipe, valid_pct, label, seed):
+def check_training(out, data, unlabelled, curve, start, arch, pretrain, refiner, font, stopping, length, uneven, recipe, valid_pct, label, seed):
     "Refuse options that do not go together"
     if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
     if not (data or unlabelled): raise CaptchaError("there is nothing to train on: give a folder of labelled images, or --unlabelled FOLDER")
@@ -338,6 +341,7 @@ def check_training(out, data, unlabelled, curve, start, pretrain, refiner, font,
     if curve and start: raise CaptchaError('--curve and --from do not go together: a curve begins with fresh weights')
     if curve and unlabelled: raise CaptchaError('--curve and --unlabelled do not go together: a curve is drawn with labelled images')
     if start and Path(start).resolve() == out.resolve(): raise CaptchaError(f'--from and --out are both {out}: give --out another name, to keep the model')
+    if start and arch: raise CaptchaError(f"--from keeps the model's architecture: leave --arch {arch} out")
     if start and not data: raise CaptchaError('--from goes with labelled images only')
     if stopping and not data: raise CaptchaError('--best and --patience go with labelled images only')
     if (valid_pct or label != 'stem') and not data: raise CaptchaError('--valid-pct and --label are about labelled images, and there are none')
@@ -458,7 +462,7 @@ def captcha_read(
 ):
     "Read images; one that cannot be opened is reported and the others are read"
     with command('captcha-read') as say:
-        if not paths: raise CaptchaError("no images: give files or folders")
+        if not paths: raise CaptchaError("no images: give a model, then files or folders")
         readings = load_reader(model).read_many(expand(paths), nbest=nbest, **rules(**kwargs))
         if csv: _write_csv(csv, readings_table(readings, nbest))
         if json: say(_json([asdict(r) for r in readings]))

@@ -65,7 +65,10 @@ def read_labels(
     folder = Path(folder or path.parent)
     try: text = path.read_text(encoding='utf-8-sig')
     except FileNotFoundError: raise LabelError(f"{path}: no such file") from None
-    except UnicodeDecodeError as e: raise LabelError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
+    except UnicodeDecodeError as e:
+        if path.suffix.lower() == '.zip': raise LabelError(f"{path}: labels are read from a folder or a table: unpack it") from None
+        if path.suffix.lower() in image_exts: raise LabelError(f"{path}: an image, not a table of labels: give the folder that it is in") from None
+        raise LabelError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
     first = text.partition('\n')[0]
     after = re.search(rf'''({'|'.join(map(re.escape, image_exts))})["']? *([\t;,])''', first.lower())        # a label may have a comma, too
     sep = after[2] if after else max('\t;,', key=first.count)
@@ -93,11 +96,12 @@ def labelled(
 )->tuple: # (paths, labels)
     "Image paths and labels from whatever `data` is"
     data = Path(data)
-    if data.is_file(): return read_labels(data)
-    if (data/'labels.csv').is_file():
-        paths, labels = read_labels(data/'labels.csv')
-        if extra := sorted({p for p in data.iterdir() if p.suffix.lower() in image_exts} - set(paths)):
-            warnings.warn(f"{data/'labels.csv'}: {len(extra)} images beside it have no label in it and are left out, such as {extra[0].name!r}")
+    table = data if data.is_file() else data/'labels.csv'
+    if table.is_file():
+        paths, labels = read_labels(table)
+        if label != 'stem': warnings.warn(f"{table}: labels are taken from it, not from the images' names as {label!r} says")
+        if table != data and (extra := sorted({p for p in data.iterdir() if p.suffix.lower() in image_exts} - set(paths))):
+            warnings.warn(f"{table}: {len(extra)} images beside it have no label in it and are left out, such as {extra[0].name!r}")
         return paths, labels
     f = label if callable(label) else {'stem': label_stem, 'prefix': label_prefix}.get(label) or RegexLabel(label)
     files = image_files(data)

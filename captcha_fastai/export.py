@@ -52,17 +52,17 @@ def load_model(path)->tuple: # (model in evaluation mode, Spec)
             meta = f.metadata() or {}
             weights = {k: f.get_tensor(k).clone() for k in f.keys()} # clone: where the file has them they are not aligned
     except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as e: raise ModelError(f"{path}: not a readable safetensors file ({e})") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as e:
+        raise ModelError(f"{path}: not a readable safetensors file, such as captcha-train and save_model write ({e})") from None
     spec = file_spec(meta, path)
     if meta.get('sha256', '') not in ('', weights_digest(weights, meta['spec'])): raise ModelError(f"{path}: damaged: it has changed since save_model wrote it")
     try:
-        with torch.device('meta'): model, twin = build_model(_offline(spec)), build_model(_offline(spec))
+        with torch.device('meta'): model, twin = (build_model(_offline(spec)) for _ in range(2))
     except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
     for k,v in model.state_dict().items():
         if k in weights and weights[k].dtype != v.dtype: raise ModelError(f"{path}: its array {k!r} is {weights[k].dtype}, not {v.dtype}")
     try: model.load_state_dict(weights, assign=True)
-    except RuntimeError as e:
-        raise ModelError(f"{path}: its arrays do not fit its architecture {spec.arch!r} ({str(e).splitlines()[1].strip()})") from None
+    except RuntimeError as e: raise ModelError(f"{path}: its arrays do not fit its architecture {spec.arch!r} ({str(e).splitlines()[1].strip()})") from None
     try:
         check_memory(twin, spec)
         return count_steps(model.eval(), spec), _offline(spec)
