@@ -301,7 +301,7 @@ def captcha_train(
     pretrain:str=None, # Train on drawn captchas first: synth:fit (a style found from the images), synth:STYLE (see captcha-generate) or synth
     font:str=None, # ... with this font file
     refiner:str=None, # ... refined by what captcha-refine wrote
-    from_model:str=None, # Model file to start from; its architecture and image size are kept, new characters added
+    from_model:str=None, # (or --from) Model file to start from; its architecture and image size are kept, new characters added
     curve:bool=False, # Train on parts of the images with the usual recipe instead, and say how many labels give what accuracy
     unlabelled:str=None, # Folder, zip file or challenge file (*.json) of images without labels, to learn from as well, or alone
     length:str=None, # Characters in the unlabelled images, 4 or 4-6; as in the labelled ones if not given
@@ -481,7 +481,7 @@ def _write_csv(path, rows):
 def captcha_export(
     model:str, # Model file that captcha-train wrote
     out:str=None, # ONNX file to write; beside the model if not given
-    int8:bool=False, # In 8 bits: a quarter of the size, twice the speed
+    int8:bool=False, # In 8 bits: about a quarter of the size, up to twice as fast
     images:str=None, # Folder, table or zip file of images to calibrate and check with; drawn if not given
     label:str=None, # Label in a file's name, if there is one: stem, prefix (before the first _), or a regular expression with one group
     n:int=200, # How many of the images to use

@@ -198,7 +198,7 @@ def check_int8(have, want, spec, labels, max_drop):
 def export_onnx(
     learn, # A Learner from `captcha_learner`, or a model from `make_model` or `load_model`
     path, # Usually `*.onnx`
-    int8:bool=False, # In 8 bits: a quarter of the size, twice the speed
+    int8:bool=False, # In 8 bits: about a quarter of the size, up to twice as fast
     images=None, # To calibrate and check with, 20 to a few hundred; drawn if not given
     labels=None, # Their texts, if known
     max_drop:float=.01, # How much accuracy 8 bits may cost, as a share
@@ -206,7 +206,7 @@ def export_onnx(
 )->str:
     "Write a model for onnxruntime, once it has been seen to read as it should"
     try: import onnx, onnxruntime, onnxscript
-    except ImportError as e: raise ImportError(f"{e}: exporting needs more packages: pip install 'captcha_fastai[onnx]'") from None
+    except ImportError as e: raise ImportError(f"{e}: exporting needs more packages: pip install onnx onnxruntime onnxscript") from None
     model, spec = getattr(learn, 'model', learn), spec or getattr(learn, 'spec', None)
     if spec is None: raise CaptchaError("export_onnx: give the spec of the model, too")
     n = 0 if images is None else len(images)

@@ -219,7 +219,7 @@ def images_of_one_size(images, most=200)->tuple: # (`(N, H, W, 3)`, their number
                          '5 are needed, 20 or more do well')
     w, h = sizes[0][0]
     k = max(min(1, 80/h, 320/w), min(1, 16/min(w, h)))
-    if min(w, h)*k < 16: raise ImageError(f"fit_style: images of {w}x{h} pixels are too small: 16 are needed")
+    if min(w, h)*k < 16: raise ImageError(f"fit_style: images of {h}x{w} pixels are too small: 16 are needed")
     size = round(w*k), round(h*k)
     return np.stack([np.asarray(ims[i].resize(size, Image.Resampling.BOX), np.float32) for i in used]), used
 
