@@ -18,11 +18,10 @@ from fastcore.script import call_parse
 from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
 from captcha_fastai.fitstyle import fit_style
 from captcha_fastai.interpret import evaluate
-from captcha_fastai.labels import synth_of
 from captcha_fastai.learner import captcha_learner
 from captcha_fastai.metrics import rate
 from captcha_fastai.models import model_reader
-from captcha_fastai.schedule import default_epochs, start_from, train_captcha
+from captcha_fastai.schedule import default_epochs, rehearsal, second_epochs, start_from, synth_of, train_captcha
 from captcha_fastai.selftrain import self_train
 
 results = Path(__file__).resolve().parent/'results'
@@ -48,17 +47,18 @@ def read(learn, images, labels, **kwargs): return evaluate(model_reader(learn.mo
 
 @call_parse
 def main(data: str = None,  # Folder of the images; `untar_captchas()` if not given
-         style: str = 'gradient',  # Of the drawn captchas; fit: found from 200 of the images, without their labels; none: start from scratch
+         style: str = 'kaptcha',  # Of the drawn captchas; fit: found from 200 of the images, without their labels; none: start from scratch
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
          arch: str = 'crnn_small',
          steps: int = 1500,  # Of the training on drawn captchas, 32 at a time ...
          lr: float = 3e-3,  # ... and its largest learning rate
+         rehearse: float = -1,  # Share of drawn captchas in the second stage; negative: as `fit_two_stage` decides
          unlabelled: bool = False,  # Learn from the rest as well, without its labels
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
     chars, drawn, base, rows = ''.join(sorted(set(''.join(labels)))), None, None, []
-    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else []), *(['unlabelled'] if unlabelled else [])])
+    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else []), *([f'rehearse_{rehearse:g}'] if rehearse >= 0 else []), *(['unlabelled'] if unlabelled else [])])
 
     def keep(style, n, subset, right, of, took):
         rows.append((style, n, subset, right, of, round(took)))
@@ -85,8 +85,9 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
             dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
             learn = captcha_learner(dls, arch)
-            if base: took = train(start_from(learn, base.model, base.spec), default_epochs(n, 16, 800), 1e-3)
-            else: took = train(learn)
+            again = rehearsal(start_from(learn, base.model, base.spec), drawn, rehearse if rehearse >= 0 else None) if base else None
+            if again: dls.train.after_batch.add(again)
+            took = train(learn, *((second_epochs(n, 16, 800, again), 1e-3) if base else ()))
             others, theirs = [images[i] for i in rest], [labels[i] for i in rest]
             report = read(learn, others, theirs)
             keep(style, n, s, report.right, report.n, took)

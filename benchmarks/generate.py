@@ -94,10 +94,10 @@ def main(n: int = 6000,  # Captchas of each kind to train the net on
          n_test: int = 3000,  # ... and to test it on
          what: str = 'speed waits apart',  # Which of the three
          real: str = None,  # Folder of labelled real captchas to tell a style from instead
-         style: str = 'gradient'):  # Which; fit: found from 200 of them
+         style: str = 'kaptcha'):  # Which; fit: found from 200 of them
     if not real:
         if 'speed' in what: [speeds(*o) for o in (((160, 60), 4), ((200, 50), 5))]
-        if 'waits' in what: [waits(o, k) for k in (0, 1) for o in ('fast_captcha', 'gradient')]
+        if 'waits' in what: [waits(o, k) for k in (0, 1) for o in ('fast_captcha', 'kaptcha')]
         if 'apart' in what:
             package = drawn('image_captcha', n+n_test, 1)
             for name in ('image_captcha', 'fast_captcha'):

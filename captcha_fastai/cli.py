@@ -84,13 +84,13 @@ def captcha_generate(
     n:int=1000, # How many images it shall hold
     chars:str=digits+lower, # Alphabet to draw from
     length:str='4', # Characters in a text, `4` or `4-6`
-    style:str='simple', # simple, image_captcha, fast_captcha, gradient, composed, hackmit, or a file of looks (*.json)
+    style:str='simple', # simple, image_captcha, fast_captcha, kaptcha, composed, hackmit, or a file of looks (*.json)
     height:int=None, # Height in pixels; 60, or that of the images to draw like
     width:int=None, # Width in pixels; 160, or that of the images to draw like
     seed:int=42, # The same seed draws the same captchas
     font:str=None, # Font file to draw with
     workers:int=0, # Processes to draw with; none: this one
-    like:str=None, # Folder or zip file of images to draw captchas like, instead of a style; what is found is kept as style_*.json
+    like:str=None, # Folder or zip file of images to draw captchas like, instead of a style; what is found is kept as style_*.json if it is no style
     often:str='', # Every second character is one of these, such as 0O: to train on, not to measure with
 ):
     "Draw captchas into a folder with a labels.csv; an interrupted run goes on where it was"
@@ -118,12 +118,15 @@ def drawing_with(font:str=None, style:str=None):
     try: yield
     finally: fonts[:] = was
 
-def fitted(folder, images, texts=None, **kwargs)->str: # A file
-    "Find a style with `fit_style` and keep it in a folder; what was found from the same images and arguments before is taken"
+def fitted(folder, images, texts=None, **kwargs)->str: # A name in `styles`, or a file
+    "The style that `known_style` knows, or a file of what `fit_style` finds; one found from the same images and arguments before is taken"
     some = sorted(Random(0).sample(range(len(images)), min(len(images), 400)))
     images, texts = [images[i] for i in some], texts and [texts[i] for i in some]
     file = curve_folder(folder, images, texts, kwargs, fonts)
     file = file.with_name(f'style_{file.name}.json')
+    if not file.exists() and (name := known_style(images, **kwargs)):
+        print(f'these are captchas as the style {name} draws them')
+        return name
     if not file.exists(): save_looks(fit_style(images, texts, **kwargs), file)
     return str(file)
 
@@ -298,7 +301,7 @@ def captcha_train(
     patience:int=None, # Stop after so many epochs without a better one
     best:bool=False, # Keep the best epoch's weights instead of the last's
     resume:bool=False, # Go on after an interrupt; give the same arguments
-    pretrain:str=None, # Train on drawn captchas first: synth:fit (a style found from the images), synth:STYLE (see captcha-generate) or synth
+    pretrain:str=None, # Train on drawn captchas first: synth:fit (the style they are of, or one found from them), synth:STYLE (see captcha-generate), synth
     font:str=None, # ... with this font file
     refiner:str=None, # ... refined by what captcha-refine wrote
     from_model:str=None, # (or --from) Model file to start from; its architecture and image size are kept, new characters added
@@ -355,7 +358,7 @@ def check_training(out, data, unlabelled, curve, start, arch, pretrain, refiner,
 @call_parse
 def captcha_refine(
     real:str=None, # Folder, zip file or challenge file (*.json) of real images
-    synthetic:str='fit', # Style of the drawn captchas (see captcha-generate); fit: found from the real images
+    synthetic:str='fit', # Style of the drawn captchas (see captcha-generate); fit: the one that the real images are of, or one found from them
     out:str='refiner.safetensors', # File to write
     chars:str=digits+lower, # Alphabet to draw from
     length:str='4', # Characters in a text, `4` or `4-6`

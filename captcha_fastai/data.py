@@ -6,12 +6,12 @@
 __all__ = ['cache_bytes', 'captchas_url', 'label_stem', 'label_prefix', 'RegexLabel', 'image_files', 'read_labels', 'labelled',
            'TensorCaptcha', 'Captcha', 'get_text', 'get_image', 'mark', 'alphabet_of', 'CaptchaText', 'EncodeText',
            'CaptchaBlock', 'TensorImageGrey', 'LoadImage', 'commonest_size', 'guess_size', 'survey', 'sample_border',
-           'CaptchaAugment', 'check_labels', 'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList',
+           'CaptchaAugment', 'Replace', 'check_labels', 'norm_stats', 'measure', 'batch_tfms_for', 'CaptchaList',
            'CaptchaDataLoaders', 'random_split', 'CaptchaImage', 'CaptchaImageBW', 'DrawCaptcha', 'OnlineDL',
            'untar_captchas']
 
 # %% ../nbs/04_data.ipynb #c8bdd034
-import csv, inspect, re, warnings
+import csv, inspect, random, re, warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha1
@@ -261,6 +261,19 @@ class CaptchaAugment(DisplayedTransform):
         x = sample_border(x.as_subclass(Tensor), self.grid(n, h, w, x.device))
         u = lambda a: (torch.rand(n, 1, 1, 1, device=x.device)*2 - 1)*a
         return ((x-.5)*(1+u(self.contrast)) + .5 + u(self.light)).clamp(0, 1).as_subclass(kind)
+
+# %% ../nbs/04_data.ipynb #9a60c2f8
+class Replace(ItemTransform):
+    "Put others, which `draw` returns, in the place of a share `p` of a training batch"
+    order, split_idx = 20, 0                     # pixels are floats by then, and not yet augmented
+    def draw(self)->tuple: raise NotImplementedError # An image `(C, H, W)`, 0 to 255, and its ids
+    def encodes(self, b):
+        x, y = b[0].clone(), b[1].clone()
+        for i in range(len(x)):
+            if random.random() >= self.p: continue
+            image, ids = self.draw()
+            x[i], y[i] = (image/255).to(x.device), F.pad(ids, (0, y.shape[1]-len(ids))).to(y.device)
+        return x, y
 
 # %% ../nbs/04_data.ipynb #3c0c261d
 def _some(lines, n=5): return '\n  '.join([*lines[:n], *([f'... and {len(lines)-n} more'] if len(lines) > n else [])])

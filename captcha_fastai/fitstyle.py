@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['otsu', 'common_ground', 'separate', 'run_lengths', 'patches', 'shapes_of', 'shape_counts', 'statistics',
-           'style_distance', 'changed', 'font_choice', 'search_look', 'fit_style', 'images_of_one_size', 'png_of',
-           'show_fit']
+           'style_distance', 'changed', 'font_choice', 'search_look', 'with_ink', 'fit_style', 'images_of_one_size',
+           'png_of', 'show_fit', 'known_style']
 
 # %% ../nbs/02_fitstyle.ipynb #8fc81d7e
 import base64, io, warnings
@@ -176,6 +176,12 @@ def search_look(target:dict, shapes:list, texts:list, size:tuple, files:list, n:
     return best[0]
 
 # %% ../nbs/02_fitstyle.ipynb #50e500a3
+def with_ink(arrays)->tuple: # As `separate`
+    "The same, or an error if there is no ink"
+    found = separate(arrays)
+    if not all(map(len, patches(found[0]))): raise ImageError("fit_style: there is no ink in these images: are they all the same?")
+    return found
+
 def fit_style(
     images, # 20 to a few hundred, anything that holds an image; of more 200 are looked at
     labels=None, # Their texts, if known
@@ -190,8 +196,7 @@ def fit_style(
     if steps < 1 or tries < 1: raise CaptchaError(f"steps is {steps}, tries is {tries}: both must be 1 or more")
     if labels is not None and len(labels) != len(images): raise LabelError(f"fit_style: {len(images)} images but {len(labels)} labels: one each is needed")
     arrays, used = images_of_one_size(images)
-    covers, ground, shift, inks, noise = separate(arrays)
-    if not all(map(len, patches(covers))): raise ImageError("fit_style: there is no ink in these images: are they all the same?")
+    covers, ground, shift, inks, noise = with_ink(arrays)
     texts = [] if labels is None else Random(seed).sample([labels[i] for i in used], min(48, len(used)))
     files, shapes, bar = font_choice(''.join(sorted({*chars, *''.join(texts)}))), shapes_of(covers), iter(progress_bar(range(steps*tries+1), leave=False))
     synth = Synth(chars, length, Look(fonts=(files[0],)))
@@ -243,3 +248,25 @@ def show_fit(
         j = i if i < n else i - n + -(-n//4)*4
         out.paste(im, (j%4*(w+4), j//4*(h+4) + (8 if i >= n else 0)))
     return out
+
+# %% ../nbs/02_fitstyle.ipynb #5d10c7fa
+def known_style(
+    images, # 20 to a few hundred, anything that holds an image; of more 200 are looked at
+    chars:str=digits+lower, # The alphabet
+    length:int|tuple=4, # Characters in a text, or (fewest, most)
+    most:float=1.5, # Largest distance
+    n:int=100, # Captchas drawn of each style
+)->str: # A name in `styles`, or ''
+    "The style that draws captchas like these, if there is one"
+    covers, ground, _, inks, _ = with_ink(images_of_one_size(list(images))[0])
+    shapes, near = shapes_of(covers), {}
+    for name in styles:
+        if name == 'image_captcha': continue                            # `fast_captcha` draws the same, faster
+        try:
+            synth = Synth(chars, length, name, covers.shape[1:])
+            theirs, their_ground, _, their_inks, _ = separate(np.stack([np.asarray(synth(i)[1].convert('RGB'), np.float32) for i in range(n)]))
+        except CaptchaError: continue                                   # its fonts lack a character
+        if np.abs(their_ground-ground).mean() > 15 or np.abs(np.median(their_inks, 0)-np.median(inks, 0)).mean() > 40: continue
+        near[name] = style_distance(statistics(covers, shapes), statistics(theirs, shapes), len(covers)/n)
+    best = min(near, key=near.get, default='')
+    return best if best and near[best] <= most else ''

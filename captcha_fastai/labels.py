@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LearningCurve', 'default_sizes', 'trained_on', 'trained_on_drawn', 'train_and_test', 'curve_folder', 'learning_curve',
-           'synth_of', 'check_curve', 'known_rows']
+           'check_curve', 'known_rows']
 
 # %% ../nbs/10_labels.ipynb #ec794ce9
 import csv
@@ -68,7 +68,7 @@ def default_sizes(n:int)->tuple:
 def trained_on(
     ids, # Which images to train on
     images, labels, # All of them
-    base=None, # A learner to start from
+    base=None, # A learner of drawn captchas to start from
     steps:int=1850, # About how many
     arch:str='crnn_small', bs:int=16,
     **kwargs # For `CaptchaDataLoaders.from_lists`
@@ -80,7 +80,9 @@ def trained_on(
     dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+2)), bs=bs, **kwargs)
     learn = captcha_learner(dls, arch)
     if base: start_from(learn, base.model, base.spec)
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(default_epochs(n, bs, steps), 1e-3 if base else 2e-3)
+    drawn = base and rehearsal(learn, base.dls)
+    if drawn: dls.train.after_batch.add(drawn)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(second_epochs(n, bs, steps, drawn), 1e-3 if base else 2e-3)
     return learn
 
 def trained_on_drawn(drawn, steps:int, folder, arch:str): # Learner
@@ -123,7 +125,8 @@ def learning_curve(
     images, labels = list(images), list(labels)                        # a column of a table goes by its order
     sizes = tuple(dict.fromkeys(sizes or default_sizes(len(images))))
     kwargs = check_curve(images, labels, sizes, drawn, kwargs)
-    first = drawn and (synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec, *(t.key for t in drawn.train.after_batch.fs if hasattr(t, 'key')))
+    first = drawn and ('rehearsal', synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec,
+                       *(t.key for t in drawn.train.after_batch.fs if hasattr(t, 'key')))
     folder = curve_folder(folder, images, labels, sizes, steps, arch, bs, seed, kwargs, first)
     rest, test = train_and_test(images, labels, max(sizes), seed)
     rows, base = [r for r in known_rows(folder/'curve.csv') if r[4] == len(test)], None
@@ -147,12 +150,6 @@ def learning_curve(
     return LearningCurve(rows)
 
 # %% ../nbs/10_labels.ipynb #c5893c43
-def synth_of(drawn):
-    "The `Synth` of endless drawn captchas"
-    found = [t.synth for t in drawn.train_ds.tls[0].tfms.fs if isinstance(t, DrawCaptcha)]
-    if not found: raise CaptchaError("drawn: give endless captchas, CaptchaDataLoaders.from_synth(..., online=True)")
-    return found[0]
-
 def check_curve(images, labels, sizes, drawn, kwargs)->dict: # For `from_lists`, with alphabet and length
     "Refuse sizes and labels that will not do"
     if not sizes: raise CaptchaError(f"{len(images)} images are too few for a curve: 38 or more are needed")

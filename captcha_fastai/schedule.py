@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['default_epochs', 'plain', 'training_state', 'set_training_state', 'Checkpoint', 'load_checkpoint', 'AverageWeights',
-           'run_settings', 'train_captcha', 'check_same_task', 'fit_two_stage', 'start_from']
+           'run_settings', 'train_captcha', 'check_same_task', 'synth_of', 'Rehearse', 'share_read', 'rehearsal',
+           'second_epochs', 'fit_two_stage', 'start_from']
 
 # %% ../nbs/09_schedule.ipynb #abd78a70
 import hashlib, random
+from types import SimpleNamespace
 from fastai.vision.all import *
 
 from .core import *
+from .metrics import *
 from .models import *
 from .data import *
 from .learner import *
@@ -136,8 +139,9 @@ def run_settings(learn, epochs, lr)->dict:
     data = hashlib.sha1(repr(data).encode()).hexdigest()[:12]
     begun = getattr(learn, 'begun_with', None)                # by `start_from` or a first stage
     second = 'auxiliary_ctc' if hasattr(learn.model, 'auxiliary_ctc') else None
+    rehearsed = next((t.rehearsed for t in learn.dls.train.after_batch.fs if hasattr(t, 'rehearsed')), None)
     return {'second loss': second, 'specification': learn.spec.to_json(), 'number of epochs': epochs, 'learning rate': lr,
-            'batch size': learn.dls.train.bs, 'data and split': data, 'beginning': begun}
+            'batch size': learn.dls.train.bs, 'rehearsal': rehearsed, 'data and split': data, 'beginning': begun}
 
 def train_captcha(
     learn, # From `captcha_learner`
@@ -172,6 +176,62 @@ def check_same_task(learn, dls):
             raise CaptchaError(f"the synthetic captchas have {o} {a!r}, the learner has {b!r}: both must be the same")
     if (a := dls.spec.max_len) > learn.spec.max_len: raise CaptchaError(f"the synthetic captchas have up to {a} characters, the learner {learn.spec.max_len}")
 
+# %% ../nbs/09_schedule.ipynb #2ba7c5d9
+def synth_of(drawn):
+    "The `Synth` of endless drawn captchas"
+    found = [t.synth for t in _draws(SimpleNamespace(dls=drawn))]
+    if not found: raise CaptchaError("drawn: give endless captchas, CaptchaDataLoaders.from_synth(..., online=True)")
+    return found[0]
+
+class Rehearse(Replace):
+    "Put drawn captchas in the place of some of a training batch, so that what they have taught is not forgotten"
+    def __init__(self,
+        drawn, # `CaptchaDataLoaders` of endless ones
+        p:float=.5, # Share of a batch that is replaced
+        n:int=2000, # How many there are, at most as many as in an epoch of `drawn`; each is drawn when it is first wanted, and kept
+    ):
+        if not 0 < p < 1: raise CaptchaError(f"p is {p}: give a share between 0 and 1")
+        self.p = self.rehearsed = p
+        self.n = min(n, len(drawn.train_ds))
+        self.synth, self.spec, self.kept = synth_of(drawn), drawn.spec, {}
+        self.refine = [t for t in drawn.train.after_batch.fs if hasattr(t, 'drawn')]
+        self.key = f"rehearse {p} {self.n} {self.synth.key} {' '.join(getattr(t, 'key', '') for t in self.refine)}"
+
+    def prepare(self, i:int)->tuple: # As `draw`
+        "Captcha number `i`; training on endless ones begins after these"
+        text, image = self.synth(i)
+        x = torch.from_numpy(np.array(to_array(image, self.spec))).permute(2, 0, 1)
+        for t in self.refine: x = (t.encodes(TensorImage(x[None]/255)).as_subclass(Tensor)[0].cpu()*255).round().byte()
+        return x, tensor(self.spec.vocab.encode(self.spec.text(text)))
+
+    def draw(self):
+        i = random.randrange(self.n)
+        if i not in self.kept: self.kept[i] = self.prepare(i)
+        return self.kept[i]
+
+    def __getstate__(self): return {**self.__dict__, 'kept': {}, 'p': 0}    # an exported learner holds no images
+
+# %% ../nbs/09_schedule.ipynb #9d53b7e1
+def share_read(learn, n:int=500)->float:
+    "Share of its training captchas, `n` of them at most, that a learner reads as they are"
+    items, counted = list(learn.dls.train_ds.items), CaptchaAccuracy()
+    dl = learn.dls.test_dl(random.Random(0).sample(items, min(n, len(items))), with_labels=True)
+    counted.reset()
+    model, loss = learn.model.to(learn.dls.device).eval(), losses[learn.spec.decoder]()
+    with torch.no_grad():
+        for x,y in dl: counted.accumulate(SimpleNamespace(pred=model(x), y=y, loss_func=loss))
+    return counted.value
+
+def rehearsal(learn, drawn, p:float=None): # `Rehearse`, or None
+    "What to put into the batches of a learner that has learned from `drawn`: a share `p`; half, if not given and it reads 95 % of its captchas"
+    if p is None: p = .5 if _draws(SimpleNamespace(dls=drawn)) and share_read(learn) >= .95 else 0
+    return Rehearse(drawn, p) if p else None
+
+def second_epochs(n:int, bs:int, steps:int, drawn)->int:
+    "`default_epochs` of a second stage; three quarters of the steps if it rehearses, as each takes longer"
+    return default_epochs(n, bs, round(.75*steps) if drawn else steps)
+
+# %% ../nbs/09_schedule.ipynb #aa07e3c4
 def fit_two_stage(
     learn, # From `captcha_learner`, with the real captchas
     synthetic, # `CaptchaDataLoaders` of drawn ones: `from_synth(..., online=True)`
@@ -180,24 +240,32 @@ def fit_two_stage(
     lrs:tuple=(3e-3, 1e-3), # Largest learning rate of each
     folder='models/run', # Checkpoint and log; those of the first stage in `pretrain` in it
     resume:bool=False, # Go on where it was
+    rehearse:float=None, # Share of drawn captchas in the second stage, 0: none; see `rehearsal`
     **kwargs # `best`, `patience` of the second stage
 ):
     "Train on drawn captchas, then on real ones"
     check_same_task(learn, synthetic)
-    folder, real, was = Path(folder), learn.dls, getattr(learn, 'begun_with', None)
-    n = [default_epochs(len(d.train_ds), d.train.bs, s) for d,s in zip((synthetic, real), steps)]
-    n[1] = epochs or n[1]
+    if rehearse: Rehearse(synthetic, rehearse)                          # before hours are spent
+    folder, real, was, drawn = Path(folder), learn.dls, getattr(learn, 'begun_with', None), None
+    first = default_epochs(len(synthetic.train_ds), synthetic.train.bs, steps[0])
     if not resume: (folder/'last.ckpt').unlink(missing_ok=True)
     learn.dls = synthetic
     try:
-        begun = {k: v for k,v in run_settings(learn, n[0], lrs[0]).items() if k != 'second loss'}     # which is gone after the first stage
+        begun = {k: v for k,v in run_settings(learn, first, lrs[0]).items() if k != 'second loss'}     # which is gone after the first stage
         begun = hashlib.sha1(repr(begun).encode()).hexdigest()[:12]
-        if not (second := resume and (folder/'last.ckpt').exists()): train_captcha(learn, n[0], lrs[0], folder/'pretrain', resume)
+        if not (second := resume and (folder/'last.ckpt').exists()): train_captcha(learn, first, lrs[0], folder/'pretrain', resume)
     finally: learn.dls = real
-    learn.opt, learn.begun_with = None, begun
     if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
-    try: return train_captcha(learn, n[1], lrs[1], folder, second, **kwargs)
-    finally: learn.begun_with = was                                     # the same learner can be resumed
+    try:
+        learn.opt, learn.begun_with = None, begun
+        if rehearse is None and second: rehearse = load_checkpoint(folder)['settings'].get('rehearsal') or 0        # as it was begun
+        if drawn := rehearsal(learn, synthetic, rehearse):
+            real.train.after_batch.add(drawn)
+            print(f'{drawn.p:.0%} of what comes now are drawn captchas')
+        return train_captcha(learn, epochs or second_epochs(len(real.train_ds), real.train.bs, steps[1], drawn), lrs[1], folder, second, **kwargs)
+    finally:
+        learn.begun_with = was                                          # the same learner can be resumed
+        if drawn: real.train.after_batch.fs.remove(drawn)
 
 # %% ../nbs/09_schedule.ipynb #8fe2d881
 def start_from(

@@ -90,9 +90,8 @@ def cut_images(
     return items
 
 # %% ../nbs/09_splice.ipynb #e5fbd53a
-class Splice(ItemTransform):
+class Splice(Replace):
     "Put new captchas, made of parts of the training images, in the place of some"
-    order, split_idx = 20, 0                     # pixels are floats by then, and not yet augmented
     def __init__(self,
         reader:Reader, # Of a CTC model that can read these images
         dls, # DataLoaders whose training images are cut
@@ -120,15 +119,7 @@ class Splice(ItemTransform):
             y = torch.cat([y[:k], y2[k:]])
         return x, y
 
-    def encodes(self, b):
-        x, y = b[0].clone(), b[1].clone()
-        for i in range(len(x)):
-            if random.random() >= self.p or not self.items: continue
-            image, ids = self.draw()
-            x[i], y[i] = (image/255).to(x.device), F.pad(ids, (0, y.shape[1]-len(ids))).to(y.device)
-        return x, y
-
-    def __getstate__(self): return {**self.__dict__, 'items': []}    # an exported learner holds no images
+    def __getstate__(self): return {**self.__dict__, 'items': [], 'p': 0}    # an exported learner holds no images
 
 # %% ../nbs/09_splice.ipynb #06941bc8
 class AuxiliaryCTC(AlignmentWarmup):
