@@ -7,7 +7,7 @@ __all__ = ['opset', 'weights_digest', 'save_model', 'load_model', 'check_memory'
            'to_graph', 'folded', 'tidy', 'quantized', 'check_images', 'check_float', 'check_int8', 'export_onnx']
 
 # %% ../nbs/11_export.ipynb #208a36ad
-import hashlib, logging, tempfile, warnings
+import hashlib, io, logging, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -106,12 +106,18 @@ def quiet():
     finally: logging.disable(before)
 
 def to_graph(model, spec): # onnx.ModelProto
-    "`model` as torch's exporter writes it"
-    dims = {0: torch.export.Dim('batch'), **({3: torch.export.Dim.DYNAMIC} if model.decoder == 'ctc' else {})}
-    x = torch.randn(2, spec.channels, spec.height, spec.width)
-    with quiet(): out = torch.onnx.export(WithLogSoftmax(model.cpu().eval()), (x,), input_names=['image'], output_names=['logp'], dynamo=True,
-                                          dynamic_shapes={'x': dims}, opset_version=opset, verbose=False)
-    return out.model_proto
+    "`model` as torch's exporter writes it; LSTMs and GRUs are traced, as `torch.export` takes a minute for them, or fails (torch 2.14)"
+    import onnx
+    x, wide = torch.randn(2, spec.channels, spec.height, spec.width), model.decoder == 'ctc'
+    recurrent = any(isinstance(m, torch.nn.RNNBase) for m in model.modules())
+    model, args = WithLogSoftmax(model.cpu().eval()), dict(input_names=['image'], output_names=['logp'], opset_version=opset, verbose=False)
+    with quiet():
+        if recurrent:
+            dims = dict(image={0: 'batch', 3: 'width'}, logp={0: 'batch', 1: 'steps'})
+            torch.onnx.export(model, (x,), file := io.BytesIO(), dynamo=False, dynamic_axes=dims, **args)
+            return onnx.load_from_string(file.getvalue())
+        dims = {0: torch.export.Dim('batch'), **({3: torch.export.Dim.DYNAMIC} if wide else {})}
+        return torch.onnx.export(model, (x,), dynamo=True, dynamic_shapes={'x': dims}, **args).model_proto
 
 # %% ../nbs/11_export.ipynb #e5888c18
 def folded(graph): # onnx.ModelProto
