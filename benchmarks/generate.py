@@ -1,6 +1,7 @@
 """How fast captchas are drawn, whether training waits for them, and whether a small net can tell the fast ones from the `captcha` package's (or drawn ones from real ones).
 
     python benchmarks/generate.py
+    python benchmarks/generate.py --what waits --workers 8       # where there is a GPU
     python benchmarks/generate.py --real ../shared/data/captcha_images_v2 --style fit"""
 import time
 from random import Random
@@ -93,11 +94,12 @@ def drawn(style, n, seed, chars=digits+lower, length=4, size=(60, 160)):
 def main(n: int = 6000,  # Captchas of each kind to train the net on
          n_test: int = 3000,  # ... and to test it on
          what: str = 'speed waits apart',  # Which of the three
+         workers: str = '0 1',  # How many processes draw, where training may wait
          real: str = None,  # Folder of labelled real captchas to tell a style from instead
          style: str = 'kaptcha'):  # Which; fit: found from 200 of them
     if not real:
         if 'speed' in what: [speeds(*o) for o in (((160, 60), 4), ((200, 50), 5))]
-        if 'waits' in what: [waits(o, k) for k in (0, 1) for o in ('fast_captcha', 'kaptcha')]
+        if 'waits' in what: [waits(o, k) for k in map(int, workers.split()) for o in ('fast_captcha', 'kaptcha')]
         if 'apart' in what:
             package = drawn('image_captcha', n+n_test, 1)
             for name in ('image_captcha', 'fast_captcha'):

@@ -223,8 +223,10 @@ def share_read(learn, n:int=500)->float:
     return counted.value
 
 def rehearsal(learn, drawn, p:float=None): # `Rehearse`, or None
-    "What to put into the batches of a learner that has learned from `drawn`: a share `p`; half, if not given and it reads 95 % of its captchas"
-    if p is None: p = .5 if _draws(SimpleNamespace(dls=drawn)) and share_read(learn) >= .95 else 0
+    "What to put into the batches of a learner that has learned from `drawn`: a share `p`, or none"
+    if p is None:
+        good = _draws(SimpleNamespace(dls=drawn)) and share_read(learn) >= .95
+        p = round(50/(50 + max(50, len(learn.dls.train_ds))), 2) if good else 0           # they count as much as 50 labelled ones
     return Rehearse(drawn, p) if p else None
 
 def second_epochs(n:int, bs:int, steps:int, drawn)->int:

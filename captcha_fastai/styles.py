@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['styles', 'fonts', 'own_fonts', 'sans', 'bold', 'usual_fonts', 'kaptcha_shapes', 'hackmit_look', 'style', 'fonts_for',
            'known_fonts', 'font_file', 'load_font', 'check_glyphs', 'char_tile', 'simple', 'captcha_sizes',
-           'image_captcha', 'fast_captcha', 'taken_from', 'kaptcha_filters', 'flatten', 'kaptcha_lines', 'kaptcha',
-           'Look', 'check_look', 'letter_tile', 'put_letter', 'write_text', 'scribble', 'waved', 'groups_of_columns',
-           'cover', 'ground_picture', 'composed', 'hackmit_ground', 'hackmit', 'save_looks', 'load_looks']
+           'image_captcha', 'fast_captcha', 'taken_from', 'kaptcha_filters', 'flatten', 'kaptcha_lines',
+           'kaptcha_letter', 'kaptcha', 'Look', 'check_look', 'letter_tile', 'put_letter', 'write_text', 'scribble',
+           'waved', 'groups_of_columns', 'cover', 'ground_picture', 'composed', 'hackmit_ground', 'hackmit',
+           'save_looks', 'load_looks']
 
 # %% ../nbs/01_styles.ipynb #a5ac312b
 import base64, io, json, math, threading
@@ -157,49 +158,61 @@ def kaptcha_filters(width:int, height:int): # As `taken_from`
 
 # %% ../nbs/01_styles.ipynb #c3f1d9a4
 def flatten(
-    p, # Four points (x, y)
+    p, # Four points, as complex numbers x + iy
     tol:float=2. # The curve is straight enough if its inner points are within so many pixels of the line between its ends
-)->list: # Points (x, y)
+)->list: # Points
     "A cubic Bézier curve as a broken line"
-    p = np.asarray(p, float)
-    v = p[3] - p[0]
-    far = lambda q: np.hypot(*(q - p[0] - v*((q-p[0]) @ v/max(v @ v, 1e-9)).clip(0, 1)))
-    if max(far(p[1]), far(p[2])) < tol: return [p[0], p[3]]
-    ab, bc, cd = (p[:-1]+p[1:])/2                                       # de Casteljau
+    a, b, c, d = p
+    v = d - a
+    far = lambda q: abs(q - a - v*min(max(((q-a)*v.conjugate()).real/max(abs(v)**2, 1e-9), 0), 1))
+    if max(far(b), far(c)) < tol: return [a, d]
+    ab, bc, cd = (a+b)/2, (b+c)/2, (c+d)/2                              # de Casteljau
     abc, bcd = (ab+bc)/2, (bc+cd)/2
-    return flatten([p[0], ab, abc, (abc+bcd)/2], tol)[:-1] + flatten([(abc+bcd)/2, bcd, cd, p[3]], tol)
+    return flatten((a, ab, abc, (abc+bcd)/2), tol)[:-1] + flatten(((abc+bcd)/2, bcd, cd, d), tol)
 
 def kaptcha_lines(rng:Random, width:int, height:int, fine:int=4)->np.ndarray: # `(H, W)`, 1 where there is ink
     "The two lines, with square ends"
     k, im = height/50, Image.new('L', (fine*width, fine*height))
+    draw = ImageDraw.Draw(im)
     for at in ((.1, .1, .25, .25), (.1, .25, .5, .9)):
-        points = [np.floor(p) for p in flatten([(o*width/k, rng.uniform(0, 50)) for o in at])]
+        points = [complex(p.real//1, p.imag//1) for p in flatten([complex(o*width/k, rng.uniform(0, 50)) for o in at])]
         for i,(a,b) in enumerate(zip(points, points[1:])):
-            along = (b-a)/max(math.dist(a, b), 1e-9) * .45*(4-min(i, 2))
-            side = along[::-1]*(-1, 1)
-            ImageDraw.Draw(im).polygon([tuple(o*k*fine) for o in (a-along+side, b+along+side, b+along-side, a-along-side)], fill=255)
-    return np.asarray(im.resize((width, height), Image.Resampling.BOX))/255
+            along = (b-a)/max(abs(b-a), 1e-9) * .45*(4-min(i, 2))
+            corners = [o*k*fine for o in (a-along*(1-1j), b+along*(1+1j), b+along*(1-1j), a-along*(1+1j))]
+            draw.polygon([(o.real, o.imag) for o in corners], fill=255)
+    return np.asarray(im.reduce(fine))/255
 
 # %% ../nbs/01_styles.ipynb #1d7c94be
 kaptcha_shapes = dict(zip(sans, [(0, .77, .96), (1, .88, 1.05), (0, .88, 1.08)])) # (thickened by, narrowest, widest) of our fonts
 
+@lru_cache(1024)
+def kaptcha_letter(c:str, file:str, size:int, thick:int, stroke:int, height:int)->tuple: # Picture as wide as the letter; where it begins
+    "A letter before it is squeezed, drawn once and kept"
+    font, pad = load_font(file, size), 3 + thick
+    tile = Image.new('L', (math.ceil(font.getlength(c)) + 2*pad, height))
+    ImageDraw.Draw(tile).text((pad, int(.84*height)), c, fill=255, font=font, anchor='ls', stroke_width=stroke)
+    left, _, right, _ = tile.getbbox() or (pad, 0, tile.width-pad, 0)
+    return tile.crop((left, 0, right, height)), left-pad
+
+@lru_cache(4096)
+def _advance(c:str, file:str)->float: # Pixels
+    "How much room a font of size 1 gives a letter"
+    return load_font(file, 40).getlength(c)/40
+
 @style
 def kaptcha(text:str, rng:Random, width:int=200, height:int=50)->Image.Image:
     "Close letters on a grey ground that grows lighter, frayed and rippled, under two lines: Kaptcha's and SimpleCaptcha's default"
-    k, x, letters = height/50, width//(2+len(text)), []
+    k, x, letters, files = height/50, width//(2+len(text)), [], fonts_for('kaptcha', text)
     for c in text:
-        file = rng.choice(fonts_for('kaptcha', text))
+        file = rng.choice(files)
         thick, *by = kaptcha_shapes[file] if fonts == own_fonts else (0, 1, 1)
         letters.append((c, file, rng.uniform(38, 41) if fonts == own_fonts else 40, thick, rng.uniform(*by)))
-    need = sum(load_font(file, 40).getlength(c)/40*size*by + 3 for c,file,size,_,by in letters)
+    need = sum(_advance(c, file)*size*by + 3 for c,file,size,_,by in letters)
     k, ink = min(k, (.97*width-x)/max(need, 1)), Image.new('L', (width, height))          # long texts in smaller letters
     for c,file,size,thick,by in letters:
-        font, pad = load_font(file, max(6, round(size*k))), 3 + thick
-        tile = Image.new('L', (math.ceil(font.getlength(c)) + 2*pad, height))
-        ImageDraw.Draw(tile).text((pad, int(.84*height)), c, fill=255, font=font, anchor='ls', stroke_width=round(thick*k))
-        left, _, right, _ = tile.getbbox() or (pad, 0, tile.width-pad, 0)
-        tile = tile.crop((left, 0, right, height)).resize((max(1, round((right-left)*by)), height), Image.Resampling.BILINEAR)
-        ink.paste(255, (round(x + (left-pad)*by), 0), tile)
+        tile, left = kaptcha_letter(c, file, max(6, round(size*k)), thick, round(thick*k), height)
+        tile = tile.resize((max(1, round(tile.width*by)), height), Image.Resampling.BILINEAR)
+        ink.paste(255, (round(x + left*by), 0), tile)
         x += tile.width + round(rng.uniform(1, 3)*k)
     cover = (kaptcha_filters(width, height) @ np.asarray(ink, np.float32).ravel()).reshape(height, width)/255
     ground = np.linspace(192, 255, width)*(1-cover)*(1-kaptcha_lines(rng, width, height))
