@@ -125,7 +125,7 @@ def learning_curve(
     images, labels = list(images), list(labels)                        # a column of a table goes by its order
     sizes = tuple(dict.fromkeys(sizes or default_sizes(len(images))))
     kwargs = check_curve(images, labels, sizes, drawn, kwargs)
-    first = drawn and ('rehearsal', synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec,
+    first = drawn and ('rehearsal as 50', synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec,
                        *(t.key for t in drawn.train.after_batch.fs if hasattr(t, 'key')))
     folder = curve_folder(folder, images, labels, sizes, steps, arch, bs, seed, kwargs, first)
     rest, test = train_and_test(images, labels, max(sizes), seed)

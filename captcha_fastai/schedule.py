@@ -222,8 +222,12 @@ def share_read(learn, n:int=500)->float:
         for x,y in dl: counted.accumulate(SimpleNamespace(pred=model(x), y=y, loss_func=loss))
     return counted.value
 
-def rehearsal(learn, drawn, p:float=None): # `Rehearse`, or None
-    "What to put into the batches of a learner that has learned from `drawn`: a share `p`, or none"
+def rehearsal(
+    learn, # Has learned from `drawn`, will from its own captchas
+    drawn, # `CaptchaDataLoaders`
+    p:float=None, # Share of a batch, 0: none; by the number of labels if not given, none if they are not endless or less than 95 % of its own are read
+): # `Rehearse`, or None
+    "What to put into the batches of a second stage"
     if p is None:
         good = _draws(SimpleNamespace(dls=drawn)) and share_read(learn) >= .95
         p = round(50/(50 + max(50, len(learn.dls.train_ds))), 2) if good else 0           # they count as much as 50 labelled ones

@@ -186,9 +186,9 @@ def kaptcha_lines(rng:Random, width:int, height:int, fine:int=4)->np.ndarray: # 
 kaptcha_shapes = dict(zip(sans, [(0, .77, .96), (1, .88, 1.05), (0, .88, 1.08)])) # (thickened by, narrowest, widest) of our fonts
 
 @lru_cache(1024)
-def kaptcha_letter(c:str, file:str, size:int, thick:int, stroke:int, height:int)->tuple: # Picture as wide as the letter; where it begins
+def kaptcha_letter(c:str, file:str, size:int, stroke:int, height:int)->tuple: # Picture as wide as the letter; where it begins
     "A letter before it is squeezed, drawn once and kept"
-    font, pad = load_font(file, size), 3 + thick
+    font, pad = load_font(file, size), 3 + stroke
     tile = Image.new('L', (math.ceil(font.getlength(c)) + 2*pad, height))
     ImageDraw.Draw(tile).text((pad, int(.84*height)), c, fill=255, font=font, anchor='ls', stroke_width=stroke)
     left, _, right, _ = tile.getbbox() or (pad, 0, tile.width-pad, 0)
@@ -210,7 +210,7 @@ def kaptcha(text:str, rng:Random, width:int=200, height:int=50)->Image.Image:
     need = sum(_advance(c, file)*size*by + 3 for c,file,size,_,by in letters)
     k, ink = min(k, (.97*width-x)/max(need, 1)), Image.new('L', (width, height))          # long texts in smaller letters
     for c,file,size,thick,by in letters:
-        tile, left = kaptcha_letter(c, file, max(6, round(size*k)), thick, round(thick*k), height)
+        tile, left = kaptcha_letter(c, file, max(6, round(size*k)), round(thick*k), height)
         tile = tile.resize((max(1, round(tile.width*by)), height), Image.Resampling.BILINEAR)
         ink.paste(255, (round(x + left*by), 0), tile)
         x += tile.width + round(rng.uniform(1, 3)*k)
