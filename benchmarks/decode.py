@@ -18,8 +18,9 @@ from common import machine
 from fastcore.script import call_parse
 from scipy.special import logsumexp
 
-from captcha_fastai import decode
-from captcha_fastai.decode import best_path, search, text_logp
+from captcha_fastai.read import ctc as decode
+from captcha_fastai.read.ctc import best_path, text_logp
+from captcha_fastai.read.search import search
 
 results = Path(__file__).resolve().parent/'results'
 alphabet = ''.join(map(chr, range(0x4e00, 0x4e00+100)))  # One character per symbol, for peers that want texts
@@ -150,11 +151,11 @@ def main(n: int = 400,  # Sequences of each kind
                         own = lps if k.startswith('fast') else few
                         rates[k].append(len(own)/cpu(lambda: [f(lp, p) for lp, p in zip(own, ps)]))  # noqa: B023
             ours = np.median(rates['ours'])
-            sure = np.mean([np.exp(text_logp(lps, best_path(lps))) > .5])
+            confident = np.mean([np.exp(text_logp(lps, best_path(lps))) > .5])
             for k, v in rates.items():
                 ratio = np.median(np.array(rates['ours'])/np.array(v))
                 rows.append((kind, f'{T}x{V}', beam, k, round(np.median(v)), round(ratio, 2)))
-            print(f'{kind} {T}x{V}, beam {beam} (greedy proven best in {sure:.0%}): {ours:.0f}/s; times faster than ' +
+            print(f'{kind} {T}x{V}, beam {beam} (greedy proven best in {confident:.0%}): {ours:.0f}/s; times faster than ' +
                   ', '.join(f'{k} {r:.3g}' for *_, k, _, r in rows[-len(fs)+1:]), flush=True)
     print(machine())
     results.mkdir(exist_ok=True)

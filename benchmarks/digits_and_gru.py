@@ -12,13 +12,14 @@ from fastai.data.transforms import Normalize
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaAugment, CaptchaDataLoaders
-from captcha_fastai.export import save_model
-from captcha_fastai.interpret import evaluate
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.models import model_reader
-from captcha_fastai.schedule import train_captcha
-from captcha_fastai.synth import Synth, digits, upper, write_synth
+from captcha_fastai.data.augment import CaptchaAugment
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.ship.modelfile import save_model
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.draw.synth import Synth, digits, upper, write_synth
 
 root = Path(__file__).resolve().parent.parent
 logs = root/'nbs'/'tutorials'/'digits_and_gru'
@@ -81,19 +82,19 @@ def main(parts: str = 'digits gru',
     if 'gru' in parts:
         set_seed(42, reproducible=True)
         endless = partial(CaptchaDataLoaders.from_synth, digits+upper, 4, 'fast_captcha', n=steps*bs, n_valid=fresh//2, online=True, synth_size=(64, 128), seed=42, bs=bs, batch_tfms=[])
-        learn = captcha_learner(endless(often='0O'), 'vgg_gru')
+        learn = captcha_learner(endless(oversample='0O'), 'vgg_gru')
         images, labels = drawn(43, fresh)
         keep('gru', learn, images, labels, train(learn, 'gru', runs, epochs, lr, patience=patience))
         if save: save_model(learn, Path(save)/'gru_first.safetensors')
         if again:
-            learn.dls, learn.opt = endless(often='0O', seed=45), None
+            learn.dls, learn.opt = endless(oversample='0O', seed=45), None
             keep('gru_again', learn, images, labels, train(learn, 'gru_again', runs, again, lr))
             if save: save_model(learn, Path(save)/'gru_again.safetensors')
         learn.dls, learn.opt, learn.begun_with = endless(), None, f'{again} epochs again' if again else None   # not to be resumed from another first round
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
         if average:
             if save: save_model(learn, Path(save)/'gru_second.safetensors')
-            learn.dls, learn.opt, learn.begun_with = endless(often='0O', seed=48), None, f'{again} and {second} epochs'
+            learn.dls, learn.opt, learn.begun_with = endless(oversample='0O', seed=48), None, f'{again} and {second} epochs'
             keep('gru_averaged', learn, images, labels, train(learn, 'gru_averaged', runs, average, average_lr, average=True))
         if save: save_model(learn, Path(save)/'gru.safetensors')
         for name,seed in dict(gru_others=44, gru_more=50, gru_last=51).items(): keep(name, learn, *drawn(seed, 4*fresh), 0)        # larger sets; nothing was chosen by the last

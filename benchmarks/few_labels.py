@@ -15,14 +15,16 @@ from common import machine
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
-from captcha_fastai.fitstyle import fit_style
-from captcha_fastai.interpret import evaluate
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.metrics import rate
-from captcha_fastai.models import model_reader
-from captcha_fastai.schedule import default_epochs, rehearsal, second_epochs, start_from, synth_of, train_captcha
-from captcha_fastai.selftrain import self_train
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.draw.fit import fit_style
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.metrics import rate
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.train.fewlabels import rehearsal, second_epochs, start_from, synth_of
+from captcha_fastai.train.schedule import default_epochs, train_captcha
+from captcha_fastai.train.selftrain import self_train
 
 results = Path(__file__).resolve().parent/'results'
 

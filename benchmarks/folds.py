@@ -14,13 +14,15 @@ from common import machine
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
-from captcha_fastai.decode import readings
-from captcha_fastai.interpret import Report, fit_temperature
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.metrics import rate
-from captcha_fastai.models import model_reader
-from captcha_fastai.schedule import train_captcha
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.read.reader import readings
+from captcha_fastai.judge.calibrate import fit_temperature
+from captcha_fastai.judge.report import Report
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.metrics import rate
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.train.schedule import train_captcha
 
 results = Path(__file__).resolve().parent/'results'
 

@@ -19,11 +19,12 @@ from common import machine
 from fastcore.script import call_parse
 from PIL import Image
 
-from captcha_fastai.core import CaptchaError, image_formats
-from captcha_fastai.data import image_files
-from captcha_fastai.decode import Reader
-from captcha_fastai.export import load_reader
-from captcha_fastai.onnxfile import seal
+from captcha_fastai.core import CaptchaError
+from captcha_fastai.read.images import image_formats
+from captcha_fastai.data.labels import image_files
+from captcha_fastai.read.reader import Reader
+from captcha_fastai.ship.modelfile import load_reader
+from captcha_fastai.read.onnxfile import seal
 
 results = Path(__file__).resolve().parent/'results'
 

@@ -14,14 +14,16 @@ from fastai.callback.core import Callback
 from fastcore.script import call_parse
 from torch import nn
 
-from captcha_fastai.core import open_image
-from captcha_fastai.data import CaptchaDataLoaders, labelled
-from captcha_fastai.fitstyle import fit_style
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.metrics import rate
-from captcha_fastai.models import conv_body
-from captcha_fastai.styles import captcha_sizes, styles
-from captcha_fastai.synth import Synth, digits, lower, upper
+from captcha_fastai.read.images import open_image
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.draw.fit import fit_style
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.metrics import rate
+from captcha_fastai.train.models import conv_body
+from captcha_fastai.draw.package import captcha_sizes
+from captcha_fastai.draw.styles import styles
+from captcha_fastai.draw.synth import Synth, digits, lower, upper
 
 
 def speeds(size, length, rounds=15, n=60):

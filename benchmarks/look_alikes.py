@@ -8,11 +8,11 @@ from common import keep_rows, machine
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders
-from captcha_fastai.interpret import evaluate
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.models import model_reader
-from captcha_fastai.synth import Synth
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.draw.synth import Synth
 
 
 @call_parse

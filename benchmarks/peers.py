@@ -10,9 +10,9 @@ from fastai.torch_core import set_seed
 from fastai.vision.all import Adam, Callback, CancelFitException
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders, untar_captchas
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.schedule import default_epochs
+from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.schedule import default_epochs
 
 results = Path(__file__).resolve().parent/'results'
 

@@ -16,12 +16,14 @@ from common import machine
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders, labelled
-from captcha_fastai.decode import Reader
-from captcha_fastai.export import export_onnx, load_model, load_reader, save_model
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.metrics import rate
-from captcha_fastai.schedule import train_captcha
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.read.reader import Reader
+from captcha_fastai.ship.modelfile import load_model, load_reader, save_model
+from captcha_fastai.ship.onnx import export_onnx
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.metrics import rate
+from captcha_fastai.train.schedule import train_captcha
 
 results = Path(__file__).resolve().parent/'results'
 kinds = [(a, k) for a in ('crnn_small', 'crnn_tiny') for k in ('fp32', 'int8')]
@@ -78,7 +80,7 @@ def light(path, image):
     "Code that reads one image as an installation without torch, numba and the rest would"
     return f"""import sys
 for o in ('torch', 'fastai', 'fastcore', 'scipy', 'numba', 'matplotlib', 'pandas'): sys.modules[o] = None
-from captcha_fastai.decode import Reader
+from captcha_fastai.read.reader import Reader
 Reader.from_onnx({str(path)!r})(open({str(image)!r}, 'rb').read()).text"""
 
 
@@ -93,7 +95,7 @@ def main(data: str = '../shared/data/captcha_images_v2',  # Folder of labelled i
     paths, labels = labelled(data)
     pngs = [p.read_bytes() for p in paths]
     readers = {'ddddocr': ddddocr_reader(), **{f'{a} {k}': Reader.from_onnx(models/f'{a}_{k}.onnx') for a, k in kinds}}
-    from captcha_fastai import decode
+    from captcha_fastai.read import ctc as decode
     decode._items[1] = 10**9                                          # as where numba is not installed
     times, texts = {k: [] for k in readers}, {k: [] for k in readers}
     for f in readers.values(): f(pngs[0])

@@ -18,16 +18,21 @@ from fastcore.script import call_parse
 from PIL import Image
 
 from captcha_fastai.cli import expand, fitted
-from captcha_fastai.core import to_array
-from captcha_fastai.data import CaptchaAugment, CaptchaDataLoaders, guess_size, label_stem
-from captcha_fastai.export import load_model, load_reader, save_model
-from captcha_fastai.interpret import evaluate
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.models import model_reader
-from captcha_fastai.schedule import start_from, train_captcha
-from captcha_fastai.selftrain import self_train
-from captcha_fastai.simgan import PatchDiscriminator, Refine, Refiner, SimGAN, SimGANLearner, fit_refiner, load_refiner, refiner_dls, save_refiner
-from captcha_fastai.synth import Synth, digits, lower
+from captcha_fastai.read.images import to_array
+from captcha_fastai.data.augment import CaptchaAugment
+from captcha_fastai.data.images import guess_size
+from captcha_fastai.data.labels import label_stem
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.ship.modelfile import load_model, load_reader, save_model
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.train.fewlabels import start_from
+from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.train.selftrain import self_train
+from captcha_fastai.train.refine import Refine, fit_refiner, load_refiner, save_refiner
+from captcha_fastai.train.simgan import PatchDiscriminator, Refiner, SimGAN, SimGANLearner, refiner_dls
+from captcha_fastai.draw.synth import Synth, digits, lower
 
 root = Path(__file__).resolve().parent.parent
 
@@ -65,7 +70,7 @@ def main(data: str,  # Folder or zip file of images
                                               batch_tfms=tfms, num_workers=1)
         return captcha_learner(drawn)
 
-    def go_on(start, tfms=None):
+    def continue_training(start, tfms=None):
         learn = start_from(learner(tfms), *load_model(work/f'{start}.safetensors'))
         return train_captcha(learn, then//50, 1e-3, work/'run')
 
@@ -95,8 +100,8 @@ def main(data: str,  # Folder or zip file of images
 
     logs = root/'nbs'/'tutorials'/'simgan'
     logs.mkdir(parents=True, exist_ok=True)
-    jobs = dict(plain=lambda: train_captcha(learner(), steps//50, 3e-3, work/'run'), more=lambda: go_on('plain'), refiner=refine,
-                refined=lambda: go_on('plain', [Refine(load_refiner(work/'refiner.safetensors')), CaptchaAugment()]),
+    jobs = dict(plain=lambda: train_captcha(learner(), steps//50, 3e-3, work/'run'), more=lambda: continue_training('plain'), refiner=refine,
+                refined=lambda: continue_training('plain', [Refine(load_refiner(work/'refiner.safetensors')), CaptchaAugment()]),
                 survive=survive, selftrain=lambda: teach('plain'), both=lambda: teach('refined'))
     for part in parts.split():
         set_seed(seed, reproducible=True)

@@ -12,13 +12,14 @@ from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaAugment, CaptchaDataLoaders, untar_captchas
-from captcha_fastai.export import save_model
-from captcha_fastai.interpret import evaluate_valid
-from captcha_fastai.learner import captcha_learner, fused_adamw
-from captcha_fastai.models import model_reader
-from captcha_fastai.schedule import train_captcha
-from captcha_fastai.splice import AuxiliaryCTC, Splice
+from captcha_fastai.data.augment import CaptchaAugment
+from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.ship.modelfile import save_model
+from captcha_fastai.judge.report import evaluate_valid
+from captcha_fastai.train.learner import captcha_learner, fused_adamw
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.train.splice import AuxiliaryCTC, Splice
 
 logs = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'three_learners'
 

@@ -12,12 +12,12 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 
-from captcha_fastai.data import CaptchaDataLoaders
-from captcha_fastai.export import save_model
-from captcha_fastai.interpret import evaluate
-from captcha_fastai.learner import captcha_learner
-from captcha_fastai.models import model_reader
-from captcha_fastai.synth import Synth, digits, upper
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.ship.modelfile import save_model
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.models import model_reader
+from captcha_fastai.draw.synth import Synth, digits, upper
 
 root = Path(__file__).resolve().parent.parent
 logs = root/'nbs'/'tutorials'/'two_stage'
@@ -62,7 +62,7 @@ def main(runs: str = 'scratch normalised long two_stage warmup norm practised',
         t, parts = time.time(), []
         if run in ('scratch', 'two_stage'): learn = captcha_learner(endless(), 'vgg_heads', opt_func=adam)
         elif run in ('normalised', 'long'): learn = captcha_learner(endless(batch_tfms=Normalize(axes=(0, 1, 2, 3))), 'vgg_heads', opt_func=adam)
-        elif run == 'practised': learn = captcha_learner(endless(12_800, bs=32, often='0O'), 'conv_small', dict(context=True))
+        elif run == 'practised': learn = captcha_learner(endless(12_800, bs=32, oversample='0O'), 'conv_small', dict(context=True))
         else: learn = captcha_learner(endless(bs=32), *(('crnn_small', {}) if run == 'warmup' else ('vgg_heads', dict(norm=True))))
         with learn.no_bar():
             if run in ('scratch', 'normalised', 'long'): learn.fit_one_cycle(long if run == 'long' else alone, 1e-3)

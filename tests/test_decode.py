@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from captcha_fastai import decode
-from captcha_fastai.constraint import Constraint
+from captcha_fastai.read import ctc as decode
+from captcha_fastai.read.constraint import Constraint
 from captcha_fastai.core import CaptchaError, ModelError, Spec, Vocab
-from captcha_fastai.decode import Reader, _forward_log, best_path, char_probs, check_logp, exact, readings, search, soften, text_logp
+from captcha_fastai.read.confidence import char_probs
+from captcha_fastai.read.ctc import _forward_log, best_path, check_logp, exact, text_logp
+from captcha_fastai.read.reader import Reader, readings, soften
+from captcha_fastai.read.search import search
 
 
 def random_logp(rng, *shape, peak=2., never=0.):
@@ -104,8 +107,8 @@ def test_input_at_the_edges():
     blank = np.log(np.full((3, 4), [1-3e-9, 1e-9, 1e-9, 1e-9]))
     assert search(blank)[0].ids == [] and search(blank)[0].p > .99
     assert search(blank[:1])[0].ids == [] and len(search(blank[:1], nbest=9)) == 4
-    sure = np.full((5, 4), -np.inf); sure[[0, 1, 2, 3, 4], [1, 0, 1, 2, 2]] = 0.
-    assert [(o.ids, o.p) for o in search(sure, nbest=5)] == [([1, 1, 2], 1.)]
+    confident = np.full((5, 4), -np.inf); confident[[0, 1, 2, 3, 4], [1, 0, 1, 2, 2]] = 0.
+    assert [(o.ids, o.p) for o in search(confident, nbest=5)] == [([1, 1, 2], 1.)]
     assert search(np.zeros((0, 5, 3))) == [] and char_probs(np.zeros((0, 5, 3)), []) == []
     assert search(np.zeros((2, 3, 1))) == [[([], 0., 1.)]]*2, 'no symbol but the blank'
     for bad, why in [(np.full((1, 2, 3), np.nan), 'NaN'), (np.zeros((1, 2, 3)), 'adds up to 3, not 1'), (np.ones((1, 2, 3)), 'above 0'),
@@ -216,9 +219,10 @@ def test_without_numba_the_same_texts():
     code = '''
 import sys; sys.modules['numba'] = None
 import numpy as np
-from captcha_fastai.decode import search, char_probs
-from captcha_fastai import decode
-from captcha_fastai.constraint import Constraint
+from captcha_fastai.read.confidence import char_probs
+from captcha_fastai.read.search import search
+from captcha_fastai.read import ctc as decode
+from captcha_fastai.read.constraint import Constraint
 from captcha_fastai.core import Vocab
 lp = np.load(sys.argv[1])
 for c in (None, Constraint(Vocab('abcd'), length=2)):

@@ -15,20 +15,25 @@ from fastai.vision.all import DataLoaders
 from PIL import Image
 
 from captcha_fastai import cli
-from captcha_fastai.constraint import Constraint
-from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab, atomic_path, open_image
-from captcha_fastai.data import CaptchaBlock, CaptchaDataLoaders, EncodeText, check_labels, read_labels
-from captcha_fastai.decode import Reader
-from captcha_fastai.export import load_model, save_model
-from captcha_fastai.fitstyle import fit_style, font_choice, images_of_one_size, show_fit
-from captcha_fastai.interpret import calibrate, evaluate
-from captcha_fastai.learner import captcha_learner, spec_from_dls
-from captcha_fastai.models import build_model, make_model
-from captcha_fastai.schedule import check_same_task, load_checkpoint
-from captcha_fastai.selftrain import aligned
-from captcha_fastai.simgan import refiner_dls
-from captcha_fastai.styles import fonts, known_fonts, sans
-from captcha_fastai.synth import Synth, write_numbers, write_synth
+from captcha_fastai.read.constraint import Constraint
+from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab, atomic_path
+from captcha_fastai.read.images import open_image
+from captcha_fastai.data.labels import CaptchaBlock, EncodeText, check_labels, read_labels
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.read.reader import Reader
+from captcha_fastai.ship.modelfile import load_model, save_model
+from captcha_fastai.draw.fit import fit_style, font_choice, show_fit
+from captcha_fastai.draw.ground import images_of_one_size
+from captcha_fastai.judge.calibrate import calibrate
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.train.learner import captcha_learner, spec_from_dls
+from captcha_fastai.train.models import build_model, make_model
+from captcha_fastai.train.checkpoint import load_checkpoint
+from captcha_fastai.train.fewlabels import check_same_task
+from captcha_fastai.train.selection import aligned
+from captcha_fastai.train.simgan import refiner_dls
+from captcha_fastai.draw.fonts import fonts, known_fonts, sans
+from captcha_fastai.draw.synth import Synth, write_numbers, write_synth
 
 
 @pytest.fixture

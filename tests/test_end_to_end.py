@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from captcha_fastai.core import ImageError, LabelError
-from captcha_fastai.data import CaptchaDataLoaders, labelled, untar_captchas
-from captcha_fastai.synth import Synth, write_synth
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
+from captcha_fastai.draw.synth import Synth, write_synth
 
 root = Path(__file__).resolve().parent.parent
 scripts = Path(sys.executable).parent

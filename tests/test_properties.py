@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from captcha_fastai.core import ImageError, Spec, Vocab, nfc, open_image, prep, to_array
-from captcha_fastai.decode import best_path, text_logp
-from captcha_fastai.interpret import Report
-from captcha_fastai.losses import CTCLoss, collapse, steps_needed, uniform_alignment
-from captcha_fastai.metrics import align, edit_distance, wilson
+from captcha_fastai.core import ImageError, Spec, Vocab, nfc
+from captcha_fastai.read.images import open_image, prep, to_array
+from captcha_fastai.read.ctc import best_path, text_logp
+from captcha_fastai.judge.report import Report
+from captcha_fastai.train.losses import CTCLoss, collapse, steps_needed, uniform_alignment
+from captcha_fastai.train.metrics import align, edit_distance, wilson
 
 printable = st.text(st.characters(exclude_categories=('Cs', 'Cc')), min_size=1, max_size=12)
 

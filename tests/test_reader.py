@@ -15,12 +15,14 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from captcha_fastai.core import CaptchaError, Spec, image_formats, open_image
-from captcha_fastai.decode import Reader
-from captcha_fastai.export import export_onnx, load_reader, save_model
-from captcha_fastai.models import make_model
-from captcha_fastai.onnxfile import open_onnx, seal
-from captcha_fastai.synth import Synth
+from captcha_fastai.core import CaptchaError, Spec
+from captcha_fastai.read.images import image_formats, open_image
+from captcha_fastai.read.reader import Reader
+from captcha_fastai.ship.modelfile import load_reader, save_model
+from captcha_fastai.ship.onnx import export_onnx
+from captcha_fastai.train.models import make_model
+from captcha_fastai.read.onnxfile import open_onnx, seal
+from captcha_fastai.draw.synth import Synth
 
 root = Path(__file__).resolve().parent.parent
 sys.path.append(str(root/'benchmarks'))
@@ -52,7 +54,7 @@ rules = dict(nbest=3, length='3-4', pattern=r'[0-5]\d{2,3}', min_confidence=.01)
 def test_reads_without_a_framework(files):
     code = f'''import sys, json
 for o in ('torch', 'torchvision', 'fastai', 'fastcore', 'fastprogress', 'matplotlib', 'pandas', 'scipy', 'numba', 'onnx', 'safetensors', 'captcha'): sys.modules[o] = None
-from captcha_fastai.decode import Reader
+from captcha_fastai.read.reader import Reader
 reader = Reader.from_onnx({str(files.onnx)!r})
 images = {[str(o) for o in files.images]!r}
 read = [reader(images[0]), *reader.read_many(images), *reader.read_many(images, **{rules!r})]

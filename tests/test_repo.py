@@ -14,29 +14,53 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parent.parent
-notebooks = sorted((root/'nbs').glob('[0-9]*.ipynb'))
-modules = {re.sub(r'^\d+_', '', f.stem): f for f in notebooks}
+notebooks = sorted(f for f in (root/'nbs').rglob('[0-9]*.ipynb'))
+package = root/'captcha_fastai'
+modules = sorted(f for f in package.rglob('*.py') if f.name not in ('_modidx.py', '__init__.py', 'all.py'))
+FLOORS = [['core'], ['read'], ['draw'], ['data'], ['train'], ['judge', 'ship'], ['recipes'], ['app'], ['cli']]  # lowest first
 every = sorted((root/'nbs').rglob('*.ipynb'))
 commands = dict(o.split('=') for o in (lambda c: c.read(root/'settings.ini', encoding='utf-8') and c)(ConfigParser(delimiters=['=']))['DEFAULT']['console_scripts'].split())
 
 
 def cells(f): return json.loads(f.read_text(encoding='utf-8'))['cells']
 def exported(f): return [s for c in cells(f) if c['cell_type'] == 'code' and re.match(r'#\|\s*export\b', s := ''.join(c['source']))]
-def own_imports(tree): return [n.module.split('.')[1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('captcha_fastai.')]
+def module_of(f): return '.'.join(f.relative_to(package).with_suffix('').parts)
+def floor_of(module): return next(i for i,rooms in enumerate(FLOORS) if module.split('.')[0] in rooms)
+def place_of(f):
+    "Where a notebook stands: its floor, its room, its number"
+    parts = [re.sub(r'^\d+_', '', p) for p in f.relative_to(root/'nbs').with_suffix('').parts]
+    floor = floor_of(parts[0])
+    return floor, FLOORS[floor].index(parts[0]), f.stem
 
 
-@pytest.mark.parametrize('name', modules)
-def test_modules_import_only_lower_numbers(name):
-    tree = ast.parse((root/'captcha_fastai'/f'{name}.py').read_text(encoding='utf-8'))
-    for other in own_imports(tree): assert modules[other].name < modules[name].name, f'{name} imports {other}, which comes later'
-    inside = [n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.ClassDef)) for n in own_imports(f)]
-    assert not inside, f'{name} imports its own package inside a function'
+places = {'.'.join(re.sub(r'^\d+_', '', p) for p in f.relative_to(root/'nbs').with_suffix('').parts): place_of(f) for f in notebooks}
+
+
+def own_imports(f):
+    "(inside a function?, module) of what a file imports from its own package"
+    tree = ast.parse(f.read_text(encoding='utf-8'))
+    inside = {id(n) for d in ast.walk(tree) if isinstance(d, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(d)}
+    here = f.relative_to(package).parent.parts
+    for n in ast.walk(tree):
+        if not isinstance(n, ast.ImportFrom) or not n.level: continue
+        base = here[:len(here)-n.level+1]
+        yield id(n) in inside, '.'.join([*base, *(n.module or '').split('.')]).strip('.')
+
+
+def test_every_module_has_its_notebook(): assert sorted(map(module_of, modules)) == sorted(places)
+
+
+@pytest.mark.parametrize('f', modules, ids=module_of)
+def test_a_module_imports_from_lower_floors_and_earlier_files_only(f):
+    for inside, other in own_imports(f):
+        assert not inside, f'{f.name} imports {other} inside a function'
+        assert places[other] < places[module_of(f)], f'{module_of(f)} imports {other}, which stands above it'
 
 
 def test_light_modules_need_no_framework():
     code = '''import sys
 for o in ('torch', 'fastai', 'fastcore', 'fastprogress', 'matplotlib', 'pandas', 'scipy', 'numba'): sys.modules[o] = None
-import captcha_fastai.core, captcha_fastai.constraint, captcha_fastai.onnxfile, captcha_fastai.decode'''
+from captcha_fastai.read import Reader'''
     subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
 
 
@@ -44,9 +68,10 @@ def test_export_and_clean_leave_no_diff(tmp_path):
     for o in ('nbs', 'captcha_fastai'): shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__'))
     for o in ('pyproject.toml', 'settings.ini', 'setup.py'): shutil.copy(root/o, tmp_path/o)
     for cmd in ('nbdev-clean', 'nbdev-export'): subprocess.run([Path(sys.executable).parent/cmd], cwd=tmp_path, check=True)
-    for f in [*every, *(root/'captcha_fastai').glob('*.py')]:
+    for f in [*every, *package.rglob('*.py')]:
         assert (tmp_path/f.relative_to(root)).read_text(encoding='utf-8') == f.read_text(encoding='utf-8'), f'{f.name}: run nbdev-clean and nbdev-export'
-    assert {f.name for f in (tmp_path/'captcha_fastai').glob('*.py')} == {f.name for f in (root/'captcha_fastai').glob('*.py')}
+    copied = tmp_path/'captcha_fastai'
+    assert {f.relative_to(copied) for f in copied.rglob('*.py')} == {f.relative_to(package) for f in package.rglob('*.py')}
 
 
 def test_readme_is_the_index():
@@ -72,7 +97,7 @@ def test_style(f):
 
 
 def test_no_pickle_in_our_formats():
-    for f in (root/'captcha_fastai').glob('*.py'):
+    for f in package.rglob('*.py'):
         code = f.read_text(encoding='utf-8')
         assert not re.search(r'^\s*(import|from) (pickle|dill|joblib)', code, re.M), f.name
         for call in re.findall(r'torch\.load\(.*', code): assert 'weights_only=True' in call, f'{f.name}: {call}'
@@ -89,7 +114,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as z:
         names = {n for n in z.namelist() if '.dist-info/' not in n}
         points = z.read(next(n for n in z.namelist() if n.endswith('entry_points.txt'))).decode()
-    assert names == {f'captcha_fastai/{f.name}' for f in (root/'captcha_fastai').glob('*.py')}
+    assert names == {str(f.relative_to(root)) for f in package.rglob('*.py')}
     for name, target in commands.items(): assert f'{name} = {target}' in points
 
 
