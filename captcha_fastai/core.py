@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CaptchaError', 'ImageError', 'LabelError', 'ModelError', 'ArchiveError', 'nfc', 'lowercase', 'Vocab', 'check_spec',
-           'Spec', 'atomic_path', 'digest', 'cache_folder']
+           'Spec', 'atomic_path', 'Fingerprinted', 'Resumable', 'digest', 'cache_folder']
 
 # %% ../nbs/00_core.ipynb #c674776d
 import base64, io, json, os, re, tempfile, threading, unicodedata, urllib.parse, zipfile
@@ -143,6 +143,15 @@ def _umask():
     return m
 
 # %% ../nbs/00_core.ipynb #816c2b5b
+class Fingerprinted:
+    "A part of a run that makes it what it is"
+    def fingerprint(self)->str: raise NotImplementedError
+
+class Resumable:
+    "A part of a run that changes while training, and goes on where it was"
+    def state_dict(self)->dict: raise NotImplementedError
+    def load_state_dict(self, state:dict): raise NotImplementedError
+
 def digest(*parts)->str: # 40 hexadecimal digits
     "A digest of values, as they are written in Python"
     return sha1(repr(list(parts)).encode()).hexdigest()

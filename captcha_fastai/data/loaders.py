@@ -18,7 +18,7 @@ from ..core import CaptchaError, ImageError, LabelError, Spec
 from ..read.images import encoded
 from .labels import Captcha, EncodeText, RegexLabel, _some, check_labels, get_text, image_files, labelled, read_labels
 from .images import LoadImage, guess_size, survey
-from .augment import CaptchaAugment
+from .augment import CaptchaAugment, SyntheticOnly
 
 # %% ../../nbs/data/03_loaders.ipynb #58e46122
 def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
@@ -66,7 +66,7 @@ class CaptchaDataLoaders(DataLoaders):
 
     def test_dl(self, test_items, **kwargs):
         "As ever; what is only for drawn captchas leaves any other images alone"
-        tfms = [o for o in self.valid.after_batch.fs if not hasattr(o, 'drawn')]
+        tfms = [o for o in self.valid.after_batch.fs if not isinstance(o, SyntheticOnly)]
         if len(tfms) < len(self.valid.after_batch.fs) and not all(isinstance(o, int) for o in test_items): kwargs = {'after_batch': tfms, **kwargs}
         return super().test_dl(test_items, **kwargs)
 

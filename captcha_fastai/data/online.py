@@ -45,9 +45,10 @@ def from_synth(cls:CaptchaDataLoaders,
     synth_size:tuple=(60, 160), # (height, width) they are drawn in
     seed:int=42, # Of all of them
     oversample:str='', # Every second character to train on is one of these
+    fonts=None, # Font files; those of the style if not given
     **kwargs):
     "From nothing but an alphabet: drawn captchas, fixed or endless"
-    synth = Synth(chars, length, style, synth_size, seed, oversample)
+    synth = Synth(chars, length, style, synth_size, seed, oversample, fonts)
     items, splits = [*range(n), *range(-n_valid, 0)], (range(n), range(n, n+n_valid))
     kwargs = {'chars': chars, 'max_len': synth.lengths[1], 'splits': splits, 'size': synth_size, **kwargs}
     if not online:

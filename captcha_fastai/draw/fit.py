@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.cluster.vq import kmeans2
 
 from ..core import CaptchaError, ImageError, LabelError, nfc
-from .fonts import check_glyphs, fonts, known_fonts, own_fonts
+from .fonts import check_glyphs, known_fonts, package_fonts
 from .styles import styles
 from .look import Look, cover
 from .synth import Synth, digits, lower
@@ -108,14 +108,14 @@ def changed(
             new[k] = tuple(two if k == 'jitter' else sorted(map(round, two) if k in ('lines', 'dots') else two))
     return replace(look, **new)
 
-def font_choice(chars:str)->list: # Files
-    "Fonts that come with the dependencies, or those in `fonts` if that was changed, as far as they can draw `chars`"
+def font_choice(chars:str, fonts=None)->list: # Files
+    "Fonts that come with the dependencies, or those given, as far as they can draw `chars`"
     names = 'Sans Sans-Bold SansMono SansMono-Bold Serif Serif-Bold Sans-Oblique Sans-BoldOblique'.split()
     found = []
-    for f in dict.fromkeys([*fonts, *(known_fonts()[f'DejaVu{o}.ttf'] for o in names if fonts == own_fonts)]):
+    for f in dict.fromkeys(fonts or [*package_fonts, *(known_fonts()[f'DejaVu{o}.ttf'] for o in names)]):
         try: check_glyphs(chars, [f]); found.append(f)
         except CaptchaError: pass
-    if not found: raise CaptchaError(f"no font can draw {chars!r}: put the file of one that can into `styles.fonts` (--font)")
+    if not found: raise CaptchaError(f"no font can draw {chars!r}: give the file of one that can (fonts=, or --style fit:FONT)")
     return found
 
 # %% ../../nbs/draw/08_fit.ipynb #be3a3136
@@ -147,7 +147,8 @@ def fit_style(
     length:int|tuple=4, # Characters in a text, or (fewest, most), where labels are not known
     steps:int=200, # Looks that each search tries
     tries:int=4, # Searches
-    seed:int=0
+    seed:int=0,
+    fonts=None # Font files to choose from; those of the dependencies if not given
 )->tuple: # Of `Look`s, nearest first; a style for `Synth`, `from_synth` and `save_looks`
     "A style that draws captchas like these"
     images, labels = list(images), labels if labels is None else [nfc(o, 'fit_style: the label ') for o in labels]
@@ -156,7 +157,7 @@ def fit_style(
     arrays, used = images_of_one_size(images)
     covers, ground, shift, inks, noise = with_ink(arrays)
     texts = [] if labels is None else Random(seed).sample([labels[i] for i in used], min(48, len(used)))
-    files, shapes, bar = font_choice(''.join(sorted({*chars, *''.join(texts)}))), shapes_of(covers), iter(progress_bar(range(steps*tries+1), leave=False))
+    files, shapes, bar = font_choice(''.join(sorted({*chars, *''.join(texts)})), fonts), shapes_of(covers), iter(progress_bar(range(steps*tries+1), leave=False))
     synth = Synth(chars, length, Look(fonts=(files[0],)))
     texts = texts or [synth.text(i) for i in range(48)]
     target, tick = statistics(covers, shapes), lambda: next(bar)

@@ -18,7 +18,7 @@ from matplotlib import font_manager, get_data_path
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from scipy.sparse import csr_array
 
-from .fonts import fonts, fonts_for, load_font, own_fonts, sans
+from .fonts import fonts_that_draw, load_font, sans
 from .styles import style
 
 # %% ../../nbs/draw/04_kaptcha.ipynb #7791b020
@@ -90,13 +90,13 @@ def _advance(c:str, file:str)->float: # Pixels
     return load_font(file, 40).getlength(c)/40
 
 @style
-def kaptcha(text:str, rng:Random, width:int=200, height:int=50)->Image.Image:
+def kaptcha(text:str, rng:Random, width:int=200, height:int=50, fonts=sans)->Image.Image:
     "Close letters on a grey ground that grows lighter, frayed and rippled, under two lines: Kaptcha's and SimpleCaptcha's default"
-    k, x, letters, files = height/50, width//(2+len(text)), [], fonts_for('kaptcha', text)
+    k, x, letters, files = height/50, width//(2+len(text)), [], fonts_that_draw(text, fonts)
     for c in text:
         file = rng.choice(files)
-        thick, *by = kaptcha_shapes[file] if fonts == own_fonts else (0, 1, 1)
-        letters.append((c, file, rng.uniform(38, 41) if fonts == own_fonts else 40, thick, rng.uniform(*by)))
+        thick, *by = kaptcha_shapes[file] if tuple(fonts) == sans else (0, 1, 1)
+        letters.append((c, file, rng.uniform(38, 41) if tuple(fonts) == sans else 40, thick, rng.uniform(*by)))
     need = sum(_advance(c, file)*size*by + 3 for c,file,size,_,by in letters)
     k, ink = min(k, (.97*width-x)/max(need, 1)), Image.new('L', (width, height))          # long texts in smaller letters
     for c,file,size,thick,by in letters:

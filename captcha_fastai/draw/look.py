@@ -22,14 +22,14 @@ from scipy.sparse import csr_array
 
 from ..core import CaptchaError, atomic_path
 from ..read.images import open_image
-from .fonts import _dejavu, font_file, fonts, fonts_for, load_font, own_fonts
+from .fonts import _dejavu, bold, font_file, fonts_that_draw, load_font, package_fonts
 from .styles import style
 
 # %% ../../nbs/draw/05_look.ipynb #5fdb2985
 @dataclass(frozen=True)
 class Look:
     "A style in values; pairs are (least, most)"
-    fonts:tuple = ()              # Font files, or names of them; those in `fonts` if none
+    fonts:tuple = ()              # Font files, or names of them; the style's if none
     size:tuple = (.6, .8)         # Font size, share of the height
     rotate:float = 12.            # Largest turn of a letter, degrees
     slots:bool = False            # Letters in places of equal width instead of one after the other
@@ -103,7 +103,7 @@ def put_letter(ink, tile, size, x, y, angle):
     t = tile.transform((2*r+2, 2*r+2), Image.Transform.AFFINE, (co, si, mx-co*dx-si*dy, -si, co, my+si*dx-co*dy), Image.Resampling.BILINEAR)
     ink.paste(ImageChops.lighter(ink.crop((left, top, left+2*r+2, top+2*r+2)), t), (left, top))
 
-def write_text(ink, text, rng, look, k):
+def write_text(ink, text, rng, look, k, fonts):
     "Draw the letters of `text` on a black picture"
     u, (w, h) = (lambda o: rng.uniform(*o)), ink.size
     size, stroke = max(6, int(h*u(look.size))), math.floor(2*k*u(look.stroke) + rng.random())
@@ -147,11 +147,11 @@ def groups_of_columns(ink)->int:
     "How many pieces a picture falls into where it is cut at empty columns"
     return int((np.diff(np.asarray(ink).max(0) > 127, prepend=False) & (np.asarray(ink).max(0) > 127)).sum())
 
-def cover(text:str, rng:Random, width:int, height:int, look:Look)->np.ndarray: # `(height, width)`, 0 to 1
+def cover(text:str, rng:Random, width:int, height:int, look:Look, fonts=package_fonts)->np.ndarray: # `(height, width)`, 0 to 1
     "Where a captcha of this look has ink"
     k = height/50
     for _ in range(20 if look.apart else 1):
-        write_text(ink := Image.new('L', (width, height)), text, rng, look, k)
+        write_text(ink := Image.new('L', (width, height)), text, rng, look, k, fonts)
         if groups_of_columns(ink) >= len(text): break
     scribble(ink, rng, look, k)
     if (blur := rng.uniform(*look.blur)) > .15: ink = ink.filter(ImageFilter.GaussianBlur(blur*k))
@@ -164,10 +164,10 @@ def ground_picture(png:str, width:int, height:int)->np.ndarray: # `(height, widt
     return np.asarray(open_image(base64.b64decode(png)).convert('RGB').resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 @style
-def composed(text:str, rng:Random, width:int=160, height:int=60, looks=(Look(),))->Image.Image:
+def composed(text:str, rng:Random, width:int=160, height:int=60, looks=(Look(),), fonts=package_fonts)->Image.Image:
     "Letters, lines, dots, waves and blur as one of `looks` says"
     look = rng.choice(looks)
-    x = cover(text, rng, width, height, look)[..., None]
+    x = cover(text, rng, width, height, look, fonts)[..., None]
     ground, ink = np.float32(rng.choice(look.grounds)), np.float32(rng.choice(look.inks))
     if look.picture: ground = np.clip(ground_picture(look.picture, width, height) + ground, 0, 255)
     x = ground + x*(ink-ground)
@@ -194,9 +194,9 @@ hackmit_look = Look((), (.46, .54), 30, True, (1, 1.12), (.04, .1), (.45, .7), (
                     blur=(0, .4), noise=(0, 3), jpeg=(50, 90), inks=((255, 250, 240),), grounds=((0, 0, 0),))
 
 @style
-def hackmit(text:str, rng:Random, width:int=100, height:int=50)->Image.Image:
+def hackmit(text:str, rng:Random, width:int=100, height:int=50, fonts=bold)->Image.Image:
     "White bold letters on four stripes, under four lines"
-    return composed(text, rng, width, height, [replace(hackmit_look, fonts=tuple(fonts_for('hackmit', text)), picture=hackmit_ground(width, height))])
+    return composed(text, rng, width, height, [replace(hackmit_look, fonts=fonts_that_draw(text, fonts), picture=hackmit_ground(width, height))])
 
 # %% ../../nbs/draw/05_look.ipynb #4fb430b7
 def save_looks(
@@ -204,7 +204,7 @@ def save_looks(
     path # Usually `*.json`
 ):
     "Write looks as JSON; fonts that come with the dependencies by their names"
-    short = lambda f: Path(f).name if Path(f).parent in (_dejavu, Path(own_fonts[0]).parent) else f
+    short = lambda f: Path(f).name if Path(f).parent in (_dejavu, Path(package_fonts[0]).parent) else f
     rows = [{**asdict(o), 'fonts': [short(f) for f in o.fonts]} for o in ([looks] if isinstance(looks, Look) else looks)]
     with atomic_path(path) as tmp: tmp.write_text(json.dumps({'looks': rows}), encoding='utf-8')
 

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 from ..core import CaptchaError
 from ..read.compiled import compiled, kernel
-from .fonts import font_file, fonts
+from .fonts import font_file, package_fonts
 from .styles import style
 from .raster import div255, rotated, stretched, swapped, tables, uniforms
 
@@ -211,7 +211,7 @@ def captcha_sizes(text:str, width:int, height:int)->tuple:
     return tuple(max(8, int(o*min(height/60, width*4/(160*max(len(text), 1))))) for o in (42, 50, 56))
 
 @style
-def image_captcha(text:str, rng:Random, width:int=160, height:int=60)->Image.Image:
+def image_captcha(text:str, rng:Random, width:int=160, height:int=60, fonts=package_fonts)->Image.Image:
     "What `captcha.image.ImageCaptcha` draws, from a seed"
     seeded = SimpleNamespace(randbelow=rng.randrange, choice=rng.choice, randbits=rng.getrandbits)
     with _lock:
@@ -220,6 +220,6 @@ def image_captcha(text:str, rng:Random, width:int=160, height:int=60)->Image.Ima
         finally: captcha.image.secrets = theirs
 
 @style
-def fast_captcha(text:str, rng:Random, width:int=160, height:int=60)->Image.Image:
+def fast_captcha(text:str, rng:Random, width:int=160, height:int=60, fonts=package_fonts)->Image.Image:
     "The same, faster"
     return draw_captcha(text, rng.getrandbits(63), tuple(map(font_file, fonts)), captcha_sizes(text, width, height), width, height)

@@ -18,13 +18,13 @@ from matplotlib import font_manager, get_data_path
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from scipy.sparse import csr_array
 
-from .fonts import fonts, load_font
+from .fonts import load_font, package_fonts
 
 # %% ../../nbs/draw/01_styles.ipynb #84644360
 styles = {}
 
 def style(f):
-    "Register `f(text, rng, width, height) -> PIL image` under its name"
+    "Register `f(text, rng, width, height, fonts) -> PIL image` under its name"
     styles[f.__name__] = f
     return f
 
@@ -34,6 +34,7 @@ def char_tile(
     rng:Random,
     size:int, # Font size in pixels
     max_rotate:float=25., # Degrees, both ways
+    fonts:tuple=package_fonts # Font files
 )->Image.Image: # Mode 'L', 255 where there is ink, cropped to the ink
     "One character, turned"
     font = load_font(rng.choice(fonts), size)
@@ -43,12 +44,12 @@ def char_tile(
     return im.crop(im.getbbox() or (0, 0, size//2, size))
 
 @style
-def simple(text:str, rng:Random, width:int=160, height:int=60)->Image.Image:
+def simple(text:str, rng:Random, width:int=160, height:int=60, fonts=package_fonts)->Image.Image:
     "Turned dark characters on a light ground, two lines, some dots"
     shade = lambda lo,hi: tuple(rng.randint(lo, hi) for _ in range(3))
     im = Image.new('RGB', (width, height), shade(215, 255))
     size = int(min(height*.75, 1.5*width/max(len(text), 1)))
-    tiles = [char_tile(c, rng, max(6, int(size*rng.uniform(.8, 1)))) for c in text]
+    tiles = [char_tile(c, rng, max(6, int(size*rng.uniform(.8, 1))), fonts=fonts) for c in text]
     free = width - sum(t.width for t in tiles)
     x, gap = max(0, free)*rng.uniform(.2, .6), min(free/(len(text)+1), 6)
     letters, end = [], 0

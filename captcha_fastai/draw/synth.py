@@ -6,7 +6,7 @@
 __all__ = ['digits', 'lower', 'upper', 'find_style', 'Synth', 'write_numbers', 'rows_of', 'check_ours', 'write_synth']
 
 # %% ../../nbs/draw/06_synth.ipynb #591d8044
-import csv, json, re, unicodedata
+import csv, inspect, json, re, unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -25,10 +25,10 @@ from matplotlib import font_manager, get_data_path
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from scipy.sparse import csr_array
 
-from ..core import CaptchaError, Vocab, atomic_path, nfc
+from ..core import CaptchaError, Fingerprinted, Vocab, atomic_path, nfc
 from ..read.images import image_exts
 from ..read.constraint import parse_length
-from .fonts import check_glyphs, fonts, fonts_for
+from .fonts import check_glyphs, fonts_that_draw, package_fonts
 from .styles import styles
 from .look import Look, load_looks
 
@@ -48,7 +48,7 @@ def find_style(
     return style, ()
 
 # %% ../../nbs/draw/06_synth.ipynb #15707e9b
-class Synth:
+class Synth(Fingerprinted):
     "Captcha number `i` of an endless, seeded set"
     def __init__(self,
         chars:str=digits+lower, # Alphabet to draw from
@@ -56,13 +56,16 @@ class Synth:
         style='simple', # A name in `styles`, a `Look` or several, or a file of them
         size:tuple=(60, 160), # (height, width) in pixels
         seed:int=42,
-        oversample:str='' # Every second character is one of these, but for captchas with a negative number
+        oversample:str='', # Every second character is one of these, but for captchas with a negative number
+        fonts=None # Font files; those of the style if not given
     ):
         self.style, self.looks = find_style(style)
         self.chars, self.size, self.seed = Vocab(nfc(chars)).chars, tuple(size), seed
         self.draw, self.oversample = styles[self.style], oversample
+        self.own_fonts = tuple(map(str, fonts or ()))
+        self.fonts = self.own_fonts or inspect.signature(self.draw).parameters['fonts'].default
         if rare := ''.join(set(oversample) - set(self.chars)): raise CaptchaError(f"often is {oversample!r}, but {rare!r} is not in the alphabet {''.join(self.chars)}")
-        check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or fonts} or fonts_for(self.style, self.chars))
+        check_glyphs(self.chars, {f for o in self.looks for f in o.fonts or self.fonts} or fonts_that_draw(self.chars, self.fonts))
         if twins := [a+b for b in self.chars if unicodedata.combining(b) for a in self.chars if nfc(a+b) != a+b]:
             raise CaptchaError(f"alphabet {self.chars!r}: {twins[0]!r} side by side become the one character {nfc(twins[0])!r}: give that instead of its parts")
         self.visible = ''.join(self.chars.split())
@@ -70,11 +73,10 @@ class Synth:
         self.lengths = parse_length(length)
         if not all(self.lengths): raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
 
-    @property
-    def key(self)->str:
+    def fingerprint(self)->str:
         "Eight letters that differ if anything differs"
         more = [[asdict(o) for o in self.looks]]*bool(self.looks) + [self.oversample]*bool(self.oversample)
-        return sha1(json.dumps([self.chars, self.lengths, self.style, self.size, self.seed, list(map(str, fonts)), *more]).encode()).hexdigest()[:8]
+        return sha1(json.dumps([self.chars, self.lengths, self.style, self.size, self.seed, list(self.own_fonts or package_fonts), *more]).encode()).hexdigest()[:8]
     def text(self, i:int)->str: return self._begin(i)[0]
     def _begin(self, i): # (text, random numbers to draw it with)
         rng, oversample = Random(f'{self.seed}-{i}'), self.oversample if i >= 0 else ''
@@ -82,10 +84,8 @@ class Synth:
         pools = (oversample if oversample and rng.random() < .5 else self.chars for _ in range(n))
         return ''.join(rng.choice(o if 0 < k < n-1 else ''.join(o.split()) or self.visible) for k,o in enumerate(pools)), rng    # no space at the ends
     def __call__(self, i:int)->tuple: # (text, PIL image)
-        if parent_process() and 'fonts' in self.__dict__: fonts[:] = self.fonts         # a worker draws with the fonts of whoever started it
         text, rng = self._begin(i)
-        return text, self.draw(text, rng, width=self.size[1], height=self.size[0], **(dict(looks=self.looks) if self.looks else {}))
-    def __getstate__(self): return {**self.__dict__, 'fonts': list(fonts)}
+        return text, self.draw(text, rng, width=self.size[1], height=self.size[0], fonts=self.fonts, **(dict(looks=self.looks) if self.looks else {}))
 
 # %% ../../nbs/draw/06_synth.ipynb #41ef4fe0
 def write_numbers(
@@ -122,7 +122,7 @@ def write_synth(
     "Write `n` captchas and a table of their labels; what is already there is not drawn again"
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    key, texts = synth.key, [synth.text(i) for i in range(n)]
+    key, texts = synth.fingerprint(), [synth.text(i) for i in range(n)]
     names = [f'{i:06}_{key}.{ext}' for i in range(n)]
     missing = [(i, path/o) for i,o in enumerate(names) if not (path/o).exists()]
     check_ours(path/table)

@@ -27,6 +27,7 @@ from ..train.learner import captcha_learner, usual_tfms
 from ..train.schedule import default_epochs, train_captcha
 from ..train.fewlabels import rehearsal, second_epochs, start_from, synth_of
 from .report import evaluate
+from ..core import Fingerprinted
 
 # %% ../../nbs/judge/02_curve.ipynb #53791e6b
 class LearningCurve:
@@ -123,8 +124,8 @@ def learning_curve(
     images, labels = list(images), list(labels)                        # a column of a table goes by its order
     sizes = tuple(dict.fromkeys(sizes or default_sizes(len(images))))
     kwargs = check_curve(images, labels, sizes, drawn, kwargs)
-    first = drawn and ('rehearsal as 50', synth_of(drawn).key, drawn.train.bs, len(drawn.train_ds), drawn.spec,
-                       *(t.key for t in drawn.train.after_batch.fs if hasattr(t, 'key')))
+    first = drawn and ('rehearsal as 50', synth_of(drawn).fingerprint(), drawn.train.bs, len(drawn.train_ds), drawn.spec,
+                       *(t.fingerprint() for t in drawn.train.after_batch.fs if isinstance(t, Fingerprinted)))
     folder = cache_folder(folder, list(map(image_fingerprint, images)), labels, sizes, steps, arch, bs, seed, kwargs, first)
     rest, test = train_and_test(images, labels, max(sizes), seed)
     rows, base = [r for r in known_rows(folder/'curve.csv') if r[4] == len(test)], None

@@ -17,6 +17,8 @@ from .metrics import CaptchaAccuracy
 from .learner import losses
 from .checkpoint import _draws, load_checkpoint
 from .schedule import default_epochs, run_settings, train_captcha
+from ..core import Fingerprinted
+from ..data.augment import SyntheticOnly
 
 # %% ../../nbs/train/07_fewlabels.ipynb #91a38e11
 def check_same_task(learn, dls):
@@ -44,9 +46,9 @@ class Rehearse(Replace):
         self.p = self.rehearsed = p
         self.n = min(n, len(drawn.train_ds))
         self.synth, self.spec, self.kept = synth_of(drawn), drawn.spec, {}
-        self.refine = [t for t in drawn.train.after_batch.fs if hasattr(t, 'drawn')]
-        self.key = f"rehearse {p} {self.n} {self.synth.key} {' '.join(getattr(t, 'key', '') for t in self.refine)}"
+        self.refine = [t for t in drawn.train.after_batch.fs if isinstance(t, SyntheticOnly)]
 
+    def fingerprint(self): return f"rehearse {self.rehearsed} {self.n} {self.synth.fingerprint()} {' '.join(t.fingerprint() for t in self.refine)}"
     def prepare(self, i:int)->tuple: # As `draw`
         "Captcha number `i`; training on endless ones begins after these"
         text, image = self.synth(i)
@@ -102,7 +104,7 @@ def fit_two_stage(
     "Train on drawn captchas, then on real ones"
     check_same_task(learn, synthetic)
     if rehearse: Rehearse(synthetic, rehearse)                          # before hours are spent
-    folder, real, was, drawn = Path(folder), learn.dls, getattr(learn, 'begun_with', None), None
+    folder, real, was, drawn = Path(folder), learn.dls, learn.origin, None
     first = default_epochs(len(synthetic.train_ds), synthetic.train.bs, steps[0])
     if not resume: (folder/'last.ckpt').unlink(missing_ok=True)
     learn.dls = synthetic
@@ -111,16 +113,16 @@ def fit_two_stage(
         begun = hashlib.sha1(repr(begun).encode()).hexdigest()[:12]
         if not (second := resume and (folder/'last.ckpt').exists()): train_captcha(learn, first, lrs[0], folder/'pretrain', resume)
     finally: learn.dls = real
-    if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
+    if learn.warmup: learn.warmup.leave()
     try:
-        learn.opt, learn.begun_with = None, begun
+        learn.opt, learn.origin = None, begun
         if rehearse is None and second: rehearse = load_checkpoint(folder)['settings'].get('rehearsal') or 0        # as it was begun
         if drawn := rehearsal(learn, synthetic, rehearse):
             real.train.after_batch.add(drawn)
             print(f'{drawn.p:.0%} of what comes now are drawn captchas')
         return train_captcha(learn, epochs or second_epochs(len(real.train_ds), real.train.bs, steps[1], drawn), lrs[1], folder, second, **kwargs)
     finally:
-        learn.begun_with = was                                          # the same learner can be resumed
+        learn.origin = was                                          # the same learner can be resumed
         if drawn: real.train.after_batch.fs.remove(drawn)
 
 # %% ../../nbs/train/07_fewlabels.ipynb #8fe2d881
@@ -133,7 +135,7 @@ def start_from(
     for what in ('{0.arch} for {0.height}x{0.width}x{0.channels}', 'for images less {0.mean}, by {0.std}'):
         theirs, own = what.format(spec), what.format(learn.spec)
         if theirs != own: raise ModelError(f"the model to start from is {theirs}, the learner {own}: both must be the same")
-    if hasattr(learn, 'alignment_warmup'): learn.alignment_warmup.leave()
+    if learn.warmup: learn.warmup.leave()
     last = {'head', [k for k,m in learn.model.named_modules() if isinstance(m, nn.Linear)][-1]}          # what has a row for each character
     if spec.decoder == 'ctc' and model.steps != learn.model.steps:
         raise ModelError(f"the model to start from has {model.steps} columns, the learner {learn.model.steps}: give arch_args=dict(stride=...)")
@@ -147,5 +149,5 @@ def start_from(
             n = min(len(a), len(b))
             for i,j in pairs: b[:n, i] = a[:n, j]
         else: v.copy_(old[k])
-    learn.begun_with = hashlib.sha1(b''.join(o.cpu().numpy().tobytes() for o in old.values())).hexdigest()[:12]
+    learn.origin = hashlib.sha1(b''.join(o.cpu().numpy().tobytes() for o in old.values())).hexdigest()[:12]
     return learn

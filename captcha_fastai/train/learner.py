@@ -79,6 +79,9 @@ class Autocast(Callback):
 
 class CaptchaLearner(Learner):
     "A `Learner` that leaves no autocast open when a batch is interrupted: it would be everybody's in this process"
+    origin = '' # Digest of what its weights began as, if not by chance
+    @property
+    def warmup(self): return getattr(self, 'alignment_warmup', None)
     def one_batch(self, i, b):
         try: super().one_batch(i, b)
         finally:

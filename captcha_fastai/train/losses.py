@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 
+from ..core import Resumable
+
 # %% ../../nbs/train/02_losses.ipynb #e98321c1
 def close_gaps(
     ids, # `(B, T)` integers
@@ -88,7 +90,7 @@ class CTCLoss(_TextLoss):
         return collapse(x.argmax(-1))
 
 # %% ../../nbs/train/02_losses.ipynb #a54b006a
-class AlignmentWarmup(Callback):
+class AlignmentWarmup(Resumable, Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     def __init__(self,
         goal:float=.1, # How well characters must be seen, 0 is chance, 1 is all of them
@@ -98,6 +100,8 @@ class AlignmentWarmup(Callback):
         self.goal, self.least, self.longest = goal, least, longest
         self.state = dict(step=0, seen=0., since=None, over=False, short=False)
 
+    def state_dict(self): return dict(self.state)
+    def load_state_dict(self, state): self.state.update(state)
     @property
     def ctc(self): return self.learn.loss_func # The loss that is warmed up
     @property

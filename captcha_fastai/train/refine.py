@@ -21,6 +21,8 @@ from ..core import CaptchaError, ModelError, atomic_path
 from .models import has_bf16
 from .checkpoint import read_checkpoint, same_settings, save_checkpoint
 from .simgan import Refiner
+from ..core import Fingerprinted
+from ..data.augment import SyntheticOnly
 
 # %% ../../nbs/train/12_refine.ipynb #c0dc6d9b
 class RefinerCheckpoint(Callback):
@@ -73,7 +75,7 @@ def fit_refiner(
     real = sha1(b''.join(o.tobytes() for o in ds.real)).hexdigest()[:12]
     settings = dict(refiner=json.dumps(learn.model.refiner.args), weight=learn.weight, per_step=learn.per_step, first=list(learn.first),
                     history=learn.history.size, rate=lr, epochs=epochs, bs=learn.dls.train.bs, n=ds.n, real=real,
-                    synth=getattr(ds.synth, 'key', ''), size=f'{ds.spec.height}x{ds.spec.width}x{ds.spec.channels}',
+                    synth=ds.synth.fingerprint() if isinstance(ds.synth, Fingerprinted) else '', size=f'{ds.spec.height}x{ds.spec.width}x{ds.spec.channels}',
                     discriminator=str([tuple(o.shape) for o in learn.model.discriminator.parameters()]))
     state = None
     if resume:
@@ -106,11 +108,12 @@ def load_refiner(path)->Refiner:
         raise ModelError(f"{path}: not a refiner that save_refiner wrote ({str(e).splitlines()[0]})") from None
     return refiner.eval()
 
-class Refine(DisplayedTransform):
+class Refine(Fingerprinted, SyntheticOnly, DisplayedTransform):
     "Refine a batch of drawn images, numbers from 0 to 1"
-    order, drawn = 20, True                                 # `drawn`: real images given to the learner are left alone
+    order = 20
+    def fingerprint(self): return self.digest
     def __init__(self, refiner:Refiner, bf16:bool=None):
-        self.key = sha1(b''.join(v.detach().cpu().numpy().tobytes() for v in refiner.state_dict().values())).hexdigest()[:12]
+        self.digest = sha1(b''.join(v.detach().cpu().numpy().tobytes() for v in refiner.state_dict().values())).hexdigest()[:12]
         self.refiner = deepcopy(refiner).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.bf16 = bf16
     def encodes(self, x:TensorImage):

@@ -112,7 +112,7 @@ def self_train(
     where, arrays = decoded(images, spec)
     labelled = labelled and ([to_array(o, spec) for o in labelled[0]], list(labelled[1]))
     with as_it_was(learn) as start:
-        folder = cache_folder(folder, list(map(image_fingerprint, arrays)), synth and synth.key, labelled and labelled[1], steps, shares, lr, bs, balanced, seed, plain(rules), spec, start)
+        folder = cache_folder(folder, list(map(image_fingerprint, arrays)), synth and synth.fingerprint(), labelled and labelled[1], steps, shares, lr, bs, balanced, seed, plain(rules), spec, start)
         held, state = np.random.default_rng(seed).permutation(len(arrays))[:len(arrays)//10].tolist(), load_rounds(learn, folder)
         while not (state and state['done']):
             r = 0

@@ -103,7 +103,9 @@ class Splice(Replace):
         if not (0 < p <= 1 and parts > 1): raise CaptchaError(f"p is {p} and parts {parts}: give a share above 0 and at most 1, and at least 2 parts")
         store_attr('p,parts')
         self.items = cut_images(reader, dls, n)
-        self.key = f'splice {p} {parts} {[c.tolist() for *_,c in self.items]}'
+        self._fingerprint = f'splice {p} {parts} {[c.tolist() for *_,c in self.items]}'
+
+    def fingerprint(self): return self._fingerprint
 
     def draw(self):
         "A new image, 0 to 255, and its ids"
