@@ -18,17 +18,17 @@ from captcha_fastai.ship.modelfile import save_model
 from captcha_fastai.judge.report import evaluate
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import model_reader
-from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.train.schedule import Recipe, train_average, train_captcha
 from captcha_fastai.draw.synth import Synth, digits, upper, write_synth
 
 root = Path(__file__).resolve().parent.parent
 logs = root/'nbs'/'tutorials'/'digits_and_gru'
 
 
-def train(learn, name, runs, epochs, lr, **kwargs):
+def train(learn, name, runs, epochs, lr, how=train_captcha, **kwargs):
     "Train, or go on where it was interrupted, and keep the log; the seconds of its epochs"
     folder = Path(runs)/name
-    with learn.no_bar(): train_captcha(learn, epochs, lr, folder, (folder/'last.ckpt').exists(), **kwargs)
+    with learn.no_bar(): how(learn, epochs, lr, folder, (folder/'last.ckpt').exists(), **kwargs)
     log = pd.read_csv(folder/'log.csv')
     logs.mkdir(parents=True, exist_ok=True)
     log.drop(columns='time').to_csv(logs/f'{name}.csv', index=False, float_format='%.6g')
@@ -64,7 +64,7 @@ def main(parts: str = 'digits gru',
          again: int = 0,  # Epochs of one more cycle like the first, from its weights and with other captchas; no patience ends it
          second: int = 11,  # Of the second round, at a tenth of the rate, characters come equally often
          average: int = 0,  # Epochs after it at a constant rate, every second character 0 or O, with other captchas: the mean of all their steps is kept
-         average_lr: float = 3e-4,
+         average_lr: float = Recipe.average_lr,
          fresh: int = 2560,  # Captchas that nothing has seen, to measure the end with; then three sets of four times as many others
          runs: str = 'models/digits_and_gru',  # Folder for files and checkpoints: a run that was interrupted goes on
          save: str = None):  # Folder for the models, if wanted
@@ -90,12 +90,12 @@ def main(parts: str = 'digits gru',
             learn.dls, learn.opt = endless(oversample='0O', seed=45), None
             keep('gru_again', learn, images, labels, train(learn, 'gru_again', runs, again, lr))
             if save: save_model(learn, Path(save)/'gru_again.safetensors')
-        learn.dls, learn.opt, learn.begun_with = endless(), None, f'{again} epochs again' if again else None   # not to be resumed from another first round
+        learn.dls, learn.opt, learn.origin = endless(), None, f'{again} epochs again' if again else ''   # not to be resumed from another first round
         keep('gru_second', learn, images, labels, train(learn, 'gru_second', runs, second, lr/10, best=True, patience=patience))
         if average:
             if save: save_model(learn, Path(save)/'gru_second.safetensors')
-            learn.dls, learn.opt, learn.begun_with = endless(oversample='0O', seed=48), None, f'{again} and {second} epochs'
-            keep('gru_averaged', learn, images, labels, train(learn, 'gru_averaged', runs, average, average_lr, average=True))
+            learn.dls, learn.opt, learn.origin = endless(oversample='0O', seed=48), None, f'{again} and {second} epochs'
+            keep('gru_averaged', learn, images, labels, train(learn, 'gru_averaged', runs, average, average_lr, train_average))
         if save: save_model(learn, Path(save)/'gru.safetensors')
         for name,seed in dict(gru_others=44, gru_more=50, gru_last=51).items(): keep(name, learn, *drawn(seed, 4*fresh), 0)        # larger sets; nothing was chosen by the last
         np.savetxt(logs/'gru_steps.csv', model_reader(learn.model, learn.spec).logp(images[:1])[0], '%.7g', ',')                # for a picture of its steps

@@ -23,7 +23,7 @@ from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.metrics import rate
 from captcha_fastai.train.models import model_reader
 from captcha_fastai.train.fewlabels import rehearsal, second_epochs, start_from, synth_of
-from captcha_fastai.train.schedule import default_epochs, train_captcha
+from captcha_fastai.train.schedule import Recipe, default_epochs, train_captcha
 from captcha_fastai.train.selftrain import self_train
 
 results = Path(__file__).resolve().parent/'results'
@@ -40,7 +40,7 @@ def teach(learn, images, synth, own, seed):
     "Seconds that self-training took, and the numbers of the images it never trains on"
     t, unseen = time.time(), np.random.default_rng(seed).permutation(len(images))[:len(images)//10]
     with tempfile.TemporaryDirectory() as d: self_train(learn, images, synth, own, folder=d, seed=seed, length=len(own[1][0]))
-    assert not learn.believed.keys() & {*unseen.tolist()}
+    assert not learn.trusted.keys() & {*unseen.tolist()}
     return time.time()-t, unseen
 
 
@@ -52,15 +52,15 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          style: str = 'kaptcha',  # Of the drawn captchas; fit: found from 200 of the images, without their labels; none: start from scratch
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
-         arch: str = 'crnn_small',
-         steps: int = 1500,  # Of the training on drawn captchas, 32 at a time ...
-         lr: float = 3e-3,  # ... and its largest learning rate
+         arch: str = Recipe.arch,
+         steps: int = Recipe.synthetic_steps,  # Of the training on drawn captchas, 32 at a time ...
+         lr: float = Recipe.synthetic_lr,  # ... and its peak learning rate
          rehearse: float = -1,  # Share of drawn captchas in the second stage; negative: as `fit_two_stage` decides
          unlabelled: bool = False,  # Learn from the rest as well, without its labels
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
     chars, drawn, base, rows = ''.join(sorted(set(''.join(labels)))), None, None, []
-    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (1500, 3e-3) else []), *([f'rehearse_{rehearse:g}'] if rehearse >= 0 else []), *(['unlabelled'] if unlabelled else [])])
+    name = '_'.join(['few_labels', style, *([arch] if arch != Recipe.arch else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (Recipe.synthetic_steps, Recipe.synthetic_lr) else []), *([f'rehearse_{rehearse:g}'] if rehearse >= 0 else []), *(['unlabelled'] if unlabelled else [])])
 
     def keep(style, n, subset, right, of, took):
         rows.append((style, n, subset, right, of, round(took)))
@@ -71,9 +71,10 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
     if style != 'none':
         set_seed(seed)
         looks = fit_style([images[i] for i in np.random.default_rng(seed).permutation(len(images))[:200]], None, chars, len(labels[0])) if style == 'fit' else style
-        drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), looks, n=1600, n_valid=160, online=True, synth_size=(50, 200), channels=1, bs=32, seed=seed)
+        drawn = CaptchaDataLoaders.from_synth(chars, len(labels[0]), looks, n=Recipe.synthetic_epoch, n_valid=Recipe.synthetic_valid, online=True,
+                                              synth_size=(50, 200), channels=1, bs=Recipe.synthetic_bs, seed=seed)
         base = captcha_learner(drawn, arch)
-        took = train(base, default_epochs(1600, 32, steps), lr)
+        took = train(base, default_epochs(Recipe.synthetic_epoch, Recipe.synthetic_bs, steps), lr)
         report = read(base, images, labels, length=len(labels[0]))              # alphabet and length are told, nothing else
         print(f'no label, length not told: {read(base, images, labels).right} of {report.n}')
         keep(style, 0, '', report.right, report.n, took)
@@ -85,11 +86,11 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
             mine, rest = order[:n], order[n:]
             set_seed(s)
             ids = [*mine, *rest[:10]]                                # ten to watch; nothing is chosen by them
-            dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=16, chars=chars)
+            dls = CaptchaDataLoaders.from_lists([images[i] for i in ids], [labels[i] for i in ids], splits=(range(n), range(n, n+10)), bs=Recipe.bs, chars=chars)
             learn = captcha_learner(dls, arch)
             again = rehearsal(start_from(learn, base.model, base.spec), drawn, rehearse if rehearse >= 0 else None) if base else None
             if again: dls.train.after_batch.add(again)
-            took = train(learn, *((second_epochs(n, 16, 800, again), 1e-3) if base else ()))
+            took = train(learn, *((second_epochs(n, Recipe.bs, Recipe.tune_steps, again), Recipe.tune_lr) if base else ()))
             others, theirs = [images[i] for i in rest], [labels[i] for i in rest]
             report = read(learn, others, theirs)
             keep(style, n, s, report.right, report.n, took)

@@ -22,7 +22,7 @@ from captcha_fastai.judge.report import Report
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.metrics import rate
 from captcha_fastai.train.models import model_reader
-from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.train.schedule import Recipe, train_captcha
 
 results = Path(__file__).resolve().parent/'results'
 
@@ -40,7 +40,7 @@ def read_calibrated(held, precision):
     return out
 
 
-def calibration(held, precision=.995):
+def calibration(held, precision=Recipe.precision):
     "Print what confidences are worth before and after, and write the table"
     before = Report([t for _, _, ts in held for t in ts], [r for spec, lp, ts in held for r in readings(lp, spec, ts)])
     folds = read_calibrated(held, precision)
@@ -55,9 +55,9 @@ def calibration(held, precision=.995):
 
 @call_parse
 def main(data: str = None,  # Folder of the images; `untar_captchas()` if not given
-         arch: str = 'crnn_small',  # Architecture
-         bs: int = 16,  # Batch size, as `captcha-train`'s
-         lr: float = 2e-3,  # Largest learning rate, as `captcha-train`'s
+         arch: str = Recipe.arch,  # Architecture
+         bs: int = Recipe.bs,  # Batch size, as `captcha-train`'s
+         lr: float = Recipe.lr,  # Peak learning rate, as `captcha-train`'s
          k: int = 5,  # Number of folds
          only: int = None,  # Only this fold, to try something out
          keep: str = None,  # Folder to keep each fold's log-probabilities in

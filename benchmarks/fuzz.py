@@ -20,8 +20,7 @@ from fastcore.script import call_parse
 from PIL import Image
 
 from captcha_fastai.core import CaptchaError
-from captcha_fastai.read.images import image_formats
-from captcha_fastai.data.labels import image_files
+from captcha_fastai.read.images import image_files, image_formats
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.ship.modelfile import load_reader
 from captcha_fastai.read.onnxfile import seal

@@ -1,4 +1,4 @@
-"""How fast captchas are drawn, whether training waits for them, and whether a small net can tell the fast ones from the `captcha` package's (or drawn ones from real ones).
+"""How fast captchas are generated, whether training waits for them, and whether a small net can tell the fast ones from the `captcha` package's (or synthetic ones from real ones).
 
     python benchmarks/generate.py
     python benchmarks/generate.py --what waits --workers 8       # where there is a GPU
@@ -27,15 +27,15 @@ from captcha_fastai.draw.synth import Synth, digits, lower, upper
 
 
 def speeds(size, length, rounds=15, n=60):
-    "Images a second of each style and of the package itself, drawn in turns"
+    "Images a second of each style and of the package itself, generated in turns"
     w, h = size
     package, rng = captcha.image.ImageCaptcha(w, h, font_sizes=captcha_sizes('x'*length, w, h)), Random(0)
     texts = [''.join(rng.choice(digits+lower) for _ in range(length)) for _ in range(n)]
-    draw = {'captcha': package.generate_image, **{k: (lambda t, f=f: f(t, rng, w, h)) for k, f in styles.items()}}
-    took = {k: [] for k in draw}
-    for f in draw.values(): [f(t) for t in texts]                    # fonts and machine code
+    generators = {'captcha': package.generate_image, **{k: (lambda t, f=f: f(t, rng, w, h)) for k, f in styles.items()}}
+    took = {k: [] for k in generators}
+    for f in generators.values(): [f(t) for t in texts]                    # fonts and machine code
     for _ in range(rounds):
-        for k, f in draw.items():
+        for k, f in generators.items():
             t0 = time.perf_counter()
             for t in texts: f(t)
             took[k].append((time.perf_counter()-t0)/n)
@@ -64,7 +64,7 @@ def told_apart(a, b, n_test, epochs=8, seed=0):
 
 
 class Waiting(Callback):
-    "How long training waits for its next batch, drawing and augmentation included"
+    "How long training waits for its next batch, generation and augmentation included"
     order = -100
     def before_train(self): self.last, self.waited, self.begun = None, 0., None
     def before_batch(self):
@@ -76,7 +76,7 @@ class Waiting(Callback):
 
 
 def waits(style, workers, steps=150):
-    "Share of the time that training the default net waits for drawn captchas"
+    "Share of the time that training the default net waits for synthetic captchas"
     dls = CaptchaDataLoaders.from_synth(digits+lower, 5, style, n=32*steps, n_valid=32, online=True, synth_size=(50, 200), channels=1, bs=32, num_workers=workers)
     learn, wait = captcha_learner(dls), Waiting()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3, cbs=wait)
@@ -86,7 +86,7 @@ def waits(style, workers, steps=150):
     print(f'{style}, {workers} workers: {step*1e3:.0f} ms a step, of which {augment/step:.1%} go into augmentation of the batch and {wait.waited/steps/step - augment/step:.1%} into waiting', flush=True)
 
 
-def drawn(style, n, seed, chars=digits+lower, length=4, size=(60, 160)):
+def grey_captchas(style, n, seed, chars=digits+lower, length=4, size=(60, 160)):
     "`n` captchas as a grey array"
     synth = Synth(chars, length, style, size, seed)
     return np.stack([np.asarray(synth(i)[1].convert('L')) for i in range(n)])
@@ -96,22 +96,22 @@ def drawn(style, n, seed, chars=digits+lower, length=4, size=(60, 160)):
 def main(n: int = 6000,  # Captchas of each kind to train the net on
          n_test: int = 3000,  # ... and to test it on
          what: str = 'speed waits apart',  # Which of the three
-         workers: str = '0 1',  # How many processes draw, where training may wait
+         workers: str = '0 1',  # How many processes generate, where training may wait
          real: str = None,  # Folder of labelled real captchas to tell a style from instead
          style: str = 'kaptcha'):  # Which; fit: found from 200 of them
     if not real:
         if 'speed' in what: [speeds(*o) for o in (((160, 60), 4), ((200, 50), 5))]
         if 'waits' in what: [waits(o, k) for k in map(int, workers.split()) for o in ('fast_captcha', 'kaptcha')]
         if 'apart' in what:
-            package = drawn('image_captcha', n+n_test, 1)
+            package = grey_captchas('image_captcha', n+n_test, 1)
             for name in ('image_captcha', 'fast_captcha'):
-                print(f'image_captcha from {name}: {rate(*told_apart(package, drawn(name, n+n_test, 2), n_test))} told apart', flush=True)
+                print(f'image_captcha from {name}: {rate(*told_apart(package, grey_captchas(name, n+n_test, 2), n_test))} told apart', flush=True)
     else:
         paths, labels = labelled(real)
         chars, order = ''.join(sorted(set(''.join(labels)))), np.random.default_rng(0).permutation(len(paths))
         ims = [open_image(paths[i]).convert('L') for i in order]
         x, k = np.stack([np.asarray(o) for o in ims]), len(ims)//4
         looks = fit_style(ims[:-k], None, chars, len(labels[0])) if style == 'fit' else style
-        ours = drawn(looks, len(x), 3, chars, len(labels[0]), x.shape[1:])
+        ours = grey_captchas(looks, len(x), 3, chars, len(labels[0]), x.shape[1:])
         print(f'real ones from {style}: {rate(*told_apart(x, ours, k, 20))} told apart')
     print(machine())

@@ -12,7 +12,7 @@ from fastcore.script import call_parse
 
 from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
 from captcha_fastai.train.learner import captcha_learner
-from captcha_fastai.train.schedule import default_epochs
+from captcha_fastai.train.schedule import Recipe, default_epochs
 
 results = Path(__file__).resolve().parent/'results'
 
@@ -37,8 +37,8 @@ def published(data):
 
 def ours(data):
     "What `captcha-train` does"
-    learn = captcha_learner(CaptchaDataLoaders.from_folder(data, valid_pct=.2, seed=42, bs=16))
-    return learn, default_epochs(len(learn.dls.train_ds), 16), 2e-3
+    learn = captcha_learner(CaptchaDataLoaders.from_folder(data, valid_pct=.2, seed=42, bs=Recipe.bs))
+    return learn, default_epochs(len(learn.dls.train_ds)), Recipe.lr
 
 
 @call_parse

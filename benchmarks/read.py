@@ -23,7 +23,7 @@ from captcha_fastai.ship.modelfile import load_model, load_reader, save_model
 from captcha_fastai.ship.onnx import export_onnx
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.metrics import rate
-from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.train.schedule import Recipe, train_captcha
 
 results = Path(__file__).resolve().parent/'results'
 kinds = [(a, k) for a in ('crnn_small', 'crnn_tiny') for k in ('fp32', 'int8')]
@@ -32,13 +32,13 @@ training = {'crnn_small': {}, 'crnn_tiny': dict(epochs=90, lr=4e-3)} # what diff
 
 def prepare(data, models, seed):
     "Train and export what is not there yet; the names of the images that were not trained on"
-    dls = CaptchaDataLoaders.from_folder(data, seed=seed, valid_pct=.2, bs=16)
+    dls = CaptchaDataLoaders.from_folder(data, seed=seed, valid_pct=Recipe.valid_pct, bs=Recipe.bs)
     train = [dls.train_ds.items[i] for i in range(len(dls.train_ds))]
     for arch, args in training.items():
         file = models/f'{arch}.safetensors'
         if not file.exists():
             set_seed(seed, reproducible=True)
-            learn = captcha_learner(CaptchaDataLoaders.from_folder(data, seed=seed, valid_pct=.2, bs=16), arch)
+            learn = captcha_learner(CaptchaDataLoaders.from_folder(data, seed=seed, valid_pct=Recipe.valid_pct, bs=Recipe.bs), arch)
             with learn.no_bar(): train_captcha(learn, **args, folder=models/arch)
             save_model(learn, file)
         model, spec = load_model(file)
@@ -95,8 +95,7 @@ def main(data: str = '../shared/data/captcha_images_v2',  # Folder of labelled i
     paths, labels = labelled(data)
     pngs = [p.read_bytes() for p in paths]
     readers = {'ddddocr': ddddocr_reader(), **{f'{a} {k}': Reader.from_onnx(models/f'{a}_{k}.onnx') for a, k in kinds}}
-    from captcha_fastai.read import ctc as decode
-    decode._items[1] = 10**9                                          # as where numba is not installed
+    sys.modules['numba'] = None                                       # as where it is not installed
     times, texts = {k: [] for k in readers}, {k: [] for k in readers}
     for f in readers.values(): f(pngs[0])
     for r in range(rounds):

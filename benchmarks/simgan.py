@@ -17,8 +17,7 @@ from fastai.torch_core import TensorImage, set_seed
 from fastcore.script import call_parse
 from PIL import Image
 
-from captcha_fastai.cli import expand, fitted
-from captcha_fastai.read.images import to_array
+from captcha_fastai.read.images import images_in, to_array
 from captcha_fastai.data.augment import CaptchaAugment
 from captcha_fastai.data.images import guess_size
 from captcha_fastai.data.labels import label_stem
@@ -28,11 +27,12 @@ from captcha_fastai.judge.report import evaluate
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import model_reader
 from captcha_fastai.train.fewlabels import start_from
-from captcha_fastai.train.schedule import train_captcha
+from captcha_fastai.train.schedule import Recipe, train_captcha
 from captcha_fastai.train.selftrain import self_train
 from captcha_fastai.train.refine import Refine, fit_refiner, load_refiner, save_refiner
 from captcha_fastai.train.simgan import PatchDiscriminator, Refiner, SimGAN, SimGANLearner, refiner_dls
 from captcha_fastai.draw.synth import Synth, digits, lower
+from captcha_fastai.recipes.synthetic import find_style
 
 root = Path(__file__).resolve().parent.parent
 
@@ -58,21 +58,22 @@ def main(data: str,  # Folder or zip file of images
          width: int = 64,  # Of the refiner
          n: int = 8000,  # Unlabelled images to teach itself with
          seed: int = 42):
-    images, work = expand([data]), root/'models'/f'simgan_{name}'
+    images, work = images_in(data), root/'models'/f'simgan_{name}'
     known = labelled_ones(images, labels)
     h, w, channels = guess_size(images)
     some = Random(seed).sample(images, min(n, len(images)))
-    if style == 'fit': style = fitted(work, some[:200], chars=chars, length=length)
+    if style == 'fit': style = find_style(some[:200], chars, length, folder=work)
     synth = Synth(chars, length, style, (h, w), seed)
 
     def learner(tfms=None):
-        drawn = CaptchaDataLoaders.from_synth(chars, length, style, n=1600, n_valid=160, online=True, synth_size=(h, w), channels=channels, bs=32, seed=seed,
+        drawn = CaptchaDataLoaders.from_synth(chars, length, style, n=Recipe.synthetic_epoch, n_valid=Recipe.synthetic_valid, online=True,
+                                              synth_size=(h, w), channels=channels, bs=Recipe.synthetic_bs, seed=seed,
                                               batch_tfms=tfms, num_workers=1)
         return captcha_learner(drawn)
 
     def continue_training(start, tfms=None):
         learn = start_from(learner(tfms), *load_model(work/f'{start}.safetensors'))
-        return train_captcha(learn, then//50, 1e-3, work/'run')
+        return train_captcha(learn, then//50, Recipe.tune_lr, work/'run')
 
     def teach(start):
         learn = start_from(learner(), *load_model(work/f'{start}.safetensors'))
@@ -100,7 +101,7 @@ def main(data: str,  # Folder or zip file of images
 
     logs = root/'nbs'/'tutorials'/'simgan'
     logs.mkdir(parents=True, exist_ok=True)
-    jobs = dict(plain=lambda: train_captcha(learner(), steps//50, 3e-3, work/'run'), more=lambda: continue_training('plain'), refiner=refine,
+    jobs = dict(plain=lambda: train_captcha(learner(), steps//50, Recipe.synthetic_lr, work/'run'), more=lambda: continue_training('plain'), refiner=refine,
                 refined=lambda: continue_training('plain', [Refine(load_refiner(work/'refiner.safetensors')), CaptchaAugment()]),
                 survive=survive, selftrain=lambda: teach('plain'), both=lambda: teach('refined'))
     for part in parts.split():

@@ -1,0 +1,90 @@
+"Confidence that means how often a reading is right"
+import numpy as np
+import pytest
+from PIL import Image
+
+from captcha_fastai.core import CaptchaError, LabelError, Spec
+from captcha_fastai.judge.calibrate import calibrate, fit_temperature, log_probabilities
+from captcha_fastai.judge.report import evaluate
+from captcha_fastai.read.reader import Reader
+
+white = Image.new('L', (200, 50), 'white')
+small = np.zeros((8, 24, 1), np.uint8)
+
+
+@pytest.fixture
+def either(): return Reader(lambda x: np.log([[[.1, .2, .7]]]*len(x)), Spec('0O', max_len=1, decoder='heads'))
+
+
+@pytest.fixture
+def abc_reader():
+    "Reads `abc` whatever it is shown"
+    spec = Spec('abc123', 3, 8, 24, arch='heads_small', decoder='heads')
+    def logp(x):
+        y = np.full((len(x), 3, 7), -8., np.float32)
+        y[:, range(3), [1, 2, 3]] = -.01
+        return y - np.logaddexp.reduce(y, -1, keepdims=True)
+    return Reader(logp, spec)
+
+
+def test_logits_that_are_twice_too_large_get_a_temperature_of_two():
+    def too_sure(x):
+        shade = x.mean((1, 2, 3))[:, None, None]
+        z = np.concatenate([np.full((len(x), 1, 1), -60.), 0*shade, 3*shade], -1)
+        return z - np.logaddexp.reduce(z, -1, keepdims=True)
+    rng = np.random.default_rng(0)
+    bright = rng.integers(0, 256, 4000).astype(np.uint8)
+    images = [np.full((2, 2), b) for b in bright]
+    labels = ['w' if rng.random() < 1/(1+np.exp(-1.5*(b/255-.5)/.25)) else 'b' for b in bright]
+    reader = Reader(too_sure, Spec('bw', max_len=1, height=2, width=2, decoder='heads'))
+    spec, report = calibrate(reader, images[2000:], labels[2000:], precision=.95)
+    before, after = (evaluate(r, images[:2000], labels[:2000]) for r in (reader, Reader(too_sure, spec)))
+    assert abs(spec.temperature - 2) < .25 and after.ece() < before.ece()
+    assert spec.threshold == report.threshold == report.accept_threshold(.95).threshold
+
+
+def test_a_fifth_of_wrong_labels_does_not_keep_the_temperature_at_one():
+    texts = np.random.default_rng(0).integers(1, 11, (60, 4))
+    said = texts.copy()
+    said[:12, 0] = texts[:12, 0] % 10 + 1
+    logits = np.eye(11)[said]*25
+    very_sure = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert 3 < fit_temperature(very_sure, texts.tolist(), 'heads') < 6
+
+
+def test_with_few_labels_or_all_right_the_temperature_stays_near_one():
+    logits = np.eye(3)[[[1], [2]]]*9.
+    logp = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
+    assert .9 < fit_temperature(logp, [[1], [2]], 'heads') < 1.1
+
+
+@pytest.mark.parametrize('rules, right', [(dict(), 0), (dict(alike='O0'), 1)])
+def test_rules_decide_what_is_right(either, rules, right): assert calibrate(either, [white], ['0'], **rules)[1].right == right
+
+
+def test_cases_that_the_model_lacks_count_as_what_it_has(abc_reader):
+    assert calibrate(abc_reader, [small]*4, ['Abc']*4, fold=True)[1].right == 4
+
+
+def test_images_that_cannot_be_opened_are_left_out(either):
+    with pytest.warns(UserWarning, match='1 of 3 images are left out of the calibration, such as gone.png'):
+        assert calibrate(either, [white, 'gone.png', white], ['O', 'O', '0'])[1].truths == ['O', '0']
+
+
+def test_batches_say_what_all_at_once_says(abc_reader):
+    logp, errors = log_probabilities(abc_reader, [small]*5, bs=2)
+    assert (logp == abc_reader.logp([small]*5)).all() and errors == {}
+
+
+@pytest.mark.parametrize('images, labels, error, why', [
+    ([small], [12], LabelError, '12 is int, not text'),
+    ([small]*2, ['abc'], LabelError, '2 images but 1 labels'),
+    ([small], ['xyz'], LabelError, 'no image to calibrate on'),
+    ([], [], LabelError, 'no image to calibrate on'),
+    (small, ['abc'], CaptchaError, 'takes a list of images')])
+def test_what_cannot_be_calibrated_on_is_refused(abc_reader, images, labels, error, why):
+    with pytest.raises(error, match=why): calibrate(abc_reader, images, labels)
+
+
+def test_a_batch_holds_an_image(abc_reader):
+    with pytest.raises(CaptchaError, match='bs is 0'): calibrate(abc_reader, [small], ['abc'], bs=0)

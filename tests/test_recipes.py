@@ -1,0 +1,186 @@
+"Recipes: what a command does, from Python; what they say at their end"
+from pathlib import Path
+
+import pytest
+from fastai.data.transforms import Normalize
+
+from captcha_fastai.core import CaptchaError, Spec
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.draw.look import Look, load_looks, save_looks
+from captcha_fastai.draw.synth import Synth, write_synth
+from captcha_fastai.judge.report import Report
+from captcha_fastai.read.images import image_files
+from captcha_fastai.read.reader import Reading
+from captcha_fastai.recipes import synthetic
+from captcha_fastai.recipes.labelled import learner_from, train_few_labels, train_labelled, with_peak_lr
+from captcha_fastai.recipes.result import Result, advice, command_line, course_of, length_option
+from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for
+from captcha_fastai.recipes.unlabelled import check_length, not_held_out, text_lengths
+from captcha_fastai.ship.modelfile import load_reader, save_model
+from captcha_fastai.train.fewlabels import synth_of
+from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.refine import save_refiner
+from captcha_fastai.train.schedule import Recipe
+from captcha_fastai.train.simgan import Refiner
+
+quick = Recipe(synthetic_steps=10, synthetic_epoch=64, synthetic_valid=8)
+
+
+@pytest.fixture(scope='module')
+def more(tmp_path_factory): return write_synth(tmp_path_factory.mktemp('more')/'more', 40, Synth('OX7', 2, size=(32, 64), seed=5)).parent
+
+
+@pytest.fixture
+def a_search_takes_its_time(monkeypatch):
+    "No style is recognised, and the search tries nothing"
+    monkeypatch.setattr(synthetic, 'recognise_style', lambda *_, **__: '')
+    monkeypatch.setattr('captcha_fastai.draw.fit.search_look', lambda *_, **__: (1., Look()))
+
+
+# Styles as they are written
+
+@pytest.mark.parametrize('written, source', [('fit', Source('fit')), ('kaptcha', Source('kaptcha')), ('simple:F.ttf', Source('simple', ('F.ttf',))),
+                                             ('fit:F.ttf', Source('fit', ('F.ttf',))), ('my/looks.json', Source('my/looks.json'))])
+def test_a_style_is_one_word(written, source): assert parse_style(written) == source
+
+
+def test_an_unknown_style_is_refused_with_all_there_are():
+    with pytest.raises(CaptchaError, match="style 'gan' is unknown: choose from fit, simple, image_captcha, fast_captcha, kaptcha, composed, hackmit, or give"): parse_style('gan')
+
+
+def test_a_refiner_knows_its_style(tmp_path):
+    save_looks(Look(), tmp_path/'looks.json')
+    for source in (Source('simple'), Source('kaptcha', ('F.ttf',)), Source(str(tmp_path/'looks.json'))):
+        save_refiner(Refiner(1, 4, 1), tmp_path/'r.safetensors', style_text(source))
+        found = parse_style(tmp_path/'r.safetensors')
+        assert (found.refiner, found.fonts) == (str(tmp_path/'r.safetensors'), source.fonts)
+        if source.style.endswith('.json'): assert load_looks(found.style) == load_looks(source.style)
+        else: assert found.style == source.style
+
+
+def test_a_refiner_of_version_0_1_takes_a_style_found_from_your_images():
+    file = Path(__file__).parent/'data'/'version_0_1_refiner.safetensors'
+    assert parse_style(file) == Source('fit', (), str(file))
+
+
+def test_a_style_that_was_found_is_not_searched_for_again(more, tmp_path, a_search_takes_its_time, monkeypatch):
+    found = find_style(image_files(more), 'OX7', 2, folder=tmp_path)
+    assert load_looks(found)[0].picture
+    monkeypatch.setattr(synthetic, 'fit_style', None)
+    assert find_style(image_files(more), 'OX7', 2, folder=tmp_path) == found
+
+
+def test_a_style_of_ours_leaves_no_file(more, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, 'recognise_style', lambda *_, **__: 'simple')
+    assert find_style(image_files(more), 'OX7', 2, folder=tmp_path) == 'simple'
+    assert not [*tmp_path.glob('style_*.json')]
+
+
+# Synthetic captchas for a learner
+
+def test_they_have_the_seed_size_and_characters_of_the_learner(more, tmp_path):
+    found = synthetic_for(captcha_learner(CaptchaDataLoaders.from_folder(more)), 'kaptcha', tmp_path, seed=7)
+    assert synth_of(found).seed == 7
+    assert (tuple(found.train_ds[0][0].shape), found.spec.chars) == ((3, 32, 64), '7OX')
+
+
+def test_they_are_scaled_as_the_model_to_start_from(more, tmp_path):
+    scaled = captcha_learner(CaptchaDataLoaders.from_folder(more, batch_tfms=Normalize(axes=(0, 1, 2, 3))), 'digits_cnn')
+    save_model(scaled, tmp_path/'scaled.safetensors')
+    learn = learner_from(tmp_path/'scaled.safetensors', more)
+    assert learn.spec.mean == scaled.spec.mean > .6
+    assert synthetic_for(learn, 'simple', tmp_path).spec.mean == scaled.spec.mean
+
+
+def test_a_style_is_found_with_the_labels_help(more, tmp_path, a_search_takes_its_time):
+    found = synthetic_for(captcha_learner(CaptchaDataLoaders.from_folder(more)), 'fit', tmp_path)
+    assert synth_of(found).looks[0].picture
+
+
+def test_a_reader_that_ignores_case_sees_both_cases(tmp_path, monkeypatch):
+    both = write_synth(tmp_path/'both', 40, Synth('AaBb', length=2, size=(32, 64), seed=5)).parent        # the labels ignore case, the pictures do not
+    learn = captcha_learner(CaptchaDataLoaders.from_folder(both, fold=True))
+    written = dict(zip(*labelled(both)))
+    chars = [synth_of(synthetic_for(learn, 'simple', tmp_path, **o)).chars for o in ({}, dict(written=written), dict(chars='aAb'))]
+    assert chars == ['ab', 'AaBb', 'Aab']
+    seen = []
+    monkeypatch.setattr(synthetic, 'recognise_style', lambda *_, **__: '')
+    monkeypatch.setattr(synthetic, 'fit_style', lambda images, texts, **_: seen.append(texts) or (Look(),))
+    assert synthetic_for(learn, 'fit', tmp_path/'fit', written=written).spec.chars == learn.spec.chars
+    assert set(''.join(seen[0])) == {*'AaBb'}
+
+
+# Numbers
+
+def test_learning_rates_keep_their_ratio():
+    recipe = with_peak_lr(Recipe(), 1e-3)
+    assert (recipe.lr, recipe.synthetic_lr, recipe.tune_lr) == (1e-3, 1.5e-3, .5e-3)
+    assert with_peak_lr(Recipe(), None) == Recipe()
+
+
+def test_a_number_of_a_recipe_cannot_be_overwritten():
+    with pytest.raises(AttributeError): Recipe().lr = 1
+
+
+@pytest.mark.parametrize('length', ['0', '0-4', (4, None), 'long'])
+def test_lengths_without_both_ends_are_refused(length):
+    with pytest.raises(CaptchaError, match='length is'): text_lengths(length)
+
+
+def test_a_length_the_model_cannot_write_is_refused():
+    check_length('2', 2)
+    check_length(None, 2)
+    with pytest.raises(CaptchaError, match='--length is 2-6: the model can learn 2 characters at most'): check_length('2-6', 2)
+
+
+# Training
+
+def test_validation_images_are_not_learned_from(more):
+    dls = CaptchaDataLoaders.from_folder(more)
+    assert len(not_held_out([*image_files(more), 'gone.png'], dls)) == len(dls.train_ds) + 1
+
+
+def test_few_labels_begin_with_synthetic_captchas(more, tmp_path):
+    done = train_few_labels(more, tmp_path/'m.safetensors', 'simple', epochs=1, recipe=quick)
+    assert (tmp_path/'m'/'pretrain'/'log.csv').exists()
+    assert load_reader(tmp_path/'m.safetensors').spec == done.spec
+    assert done.report.n == 8
+
+
+def test_the_same_seed_trains_the_same_model(more, tmp_path):
+    a, b = (train_labelled(more, tmp_path/f'{o}.safetensors', epochs=1, seed=3) for o in 'ab')
+    assert (tmp_path/'a.safetensors').read_bytes() == (tmp_path/'b.safetensors').read_bytes()
+
+
+# Last words
+
+def row(train, valid, acc): return dict(train_loss=str(train), valid_loss=str(valid), captcha_acc=str(acc))
+
+
+@pytest.mark.parametrize('log, course', [([row(3, 3.1, 0)], 'plateau'), ([row(.14, 5, 0)], 'memorising'), ([row(.1, .2, .9)], 'learning'),
+                                         ([row(1, 1.2, .3)], 'learning'), ([], 'learning')])
+def test_how_a_run_went(log, course): assert course_of(log) == course
+
+
+def test_a_good_reader_needs_no_advice(): assert advice(Report(['a'], [Reading('a', 1.)]), 'learning', 'd', False) == []
+
+
+def test_advice_is_in_the_order_of_what_helps_most():
+    poor = Report(['ab', 'cd'], [Reading('xb', .9, name='0.png'), Reading('', .1, name='1.png')])
+    lines = '\n'.join(advice(poor, 'memorising', 'my images', False))
+    order = [lines.index(o) for o in ('by heart', "captcha-train 'my images' --style fit", "captcha-curve 'my images'", '0.png')]
+    assert order == sorted(order)
+    assert '1.png' not in lines, 'a reading that is unsure says nothing of the label'
+    assert '--style fit' not in '\n'.join(advice(poor, 'plateau', 'my images', True)), 'it had synthetic captchas'
+
+
+def test_the_last_words_leave_out_what_there_is_not():
+    assert str(Result(Path('m'), 'Done.', '', 'files')) == 'Done.\n\nfiles'
+
+
+def test_commands_to_copy_are_quoted(): assert command_line('captcha-read', 'my model') == "captcha-read 'my model'"
+
+
+def test_a_length_is_proposed():
+    assert [length_option(o) for o in (['ab'], ['ab', 'abc'], [])] == [['--length', '2'], ['--length', '2-3'], []]
