@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['CaptchaError', 'ImageError', 'LabelError', 'ModelError', 'ArchiveError', 'Vocab', 'Spec']
 
-# %% ../nbs/00_core.ipynb #596d8b44
+# %% ../nbs/00_core.ipynb #4d566887
 import json
 import os
 import tempfile
 import threading
 import unicodedata
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -24,6 +25,33 @@ class ImageError(CaptchaError): "An image that cannot be read"
 class LabelError(CaptchaError): "A label that cannot be learned"
 class ModelError(CaptchaError): "A model file or a specification that cannot be used"
 class ArchiveError(CaptchaError): "An archive that cannot be opened or trusted"
+
+# %% ../nbs/00_core.ipynb #2e238342
+def check_range(lo:float, hi:float=float('inf'), **values):
+    "Refuse numbers outside `lo` to `hi`; `None` is not given and passes"
+    for name,value in values.items():
+        if value is None or lo <= value <= hi: continue
+        right = f'{lo} or more' if hi == float('inf') else f'from {lo} to {hi}'
+        raise CaptchaError(f"{name} is {value}: it must be {right}")
+
+# %% ../nbs/00_core.ipynb #0e21f836
+def check_pairs(images, labels):
+    "Refuse labels that are not one for each image"
+    n, m = len(images), len(labels)
+    if n != m: raise LabelError(f"{n} images but {m} labels: one each is needed")
+
+# %% ../nbs/00_core.ipynb #b9681e2b
+def warn_unreadable(errors:list, n:int, so:str='are left out'):
+    "Warn of images that cannot be read, if there are any"
+    if errors: warnings.warn(f"{len(errors)} of {n} images cannot be read and {so}, such as {errors[0]}")
+
+# %% ../nbs/00_core.ipynb #94e25fa8
+def read_text(path, error=CaptchaError)->str:
+    "A file of UTF-8 text, without its byte order mark"
+    try: return Path(path).read_text(encoding='utf-8-sig')
+    except FileNotFoundError: why = 'no such file'
+    except UnicodeDecodeError as e: why = f'not UTF-8 text ({e.reason} at byte {e.start})'
+    raise error(f"{path}: {why}")
 
 # %% ../nbs/00_core.ipynb #d933d436
 def nfc(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from captcha_fastai.core import check_pairs, check_range, read_text, warn_unreadable
 from captcha_fastai.core import (ArchiveError, CaptchaError, Fingerprinted, ImageError, LabelError, ModelError, Resumable, Spec, Vocab,
                                  atomic_path, cache_folder, digest, lowercase, nfc)
 
@@ -161,3 +162,32 @@ def test_known_results_lie_where_they_lay():
     assert digest('a', 1, None) == '4daccdf2dc746e8240c7f06ca88392d43ceda712'
     assert digest('a', 1) != digest('a', '1') and digest('a', 1) == digest('a', 1)
     assert cache_folder('models/curve', 'a', 1) == Path('models/curve')/digest('a', 1)[:8]
+
+
+# Checks that everybody needs
+
+@pytest.mark.parametrize('limits, values, says', [((1,), dict(bs=0), 'bs is 0: it must be 1 or more'), ((0, 1), dict(p=2), 'p is 2: it must be from 0 to 1')])
+def test_numbers_out_of_range_are_named(limits, values, says):
+    with pytest.raises(CaptchaError, match=says): check_range(*limits, **values)
+
+
+def test_numbers_in_range_and_none_pass(): check_range(0, 1, p=0, q=1, r=None)
+
+
+def test_every_image_needs_its_label():
+    with pytest.raises(LabelError, match='2 images but 1 labels: one each is needed'): check_pairs(['a', 'b'], ['x'])
+
+
+def test_unreadable_images_are_counted_and_the_first_is_named():
+    with pytest.warns(UserWarning, match='2 of 5 images cannot be read and count as wrong, such as a.png: torn'): warn_unreadable(['a.png: torn', 'b.png: torn'], 5, 'count as wrong')
+
+
+@pytest.mark.parametrize('content, why', [(None, 'no such file'), (b'\xff', 'not UTF-8 text .* at byte 0')])
+def test_a_text_that_cannot_be_read_is_named(tmp_path, content, why):
+    if content: (tmp_path/'t.txt').write_bytes(content)
+    with pytest.raises(LabelError, match=f't.txt: {why}'): read_text(tmp_path/'t.txt', LabelError)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path/'t.txt').write_bytes(b'\xef\xbb\xbfab')
+    assert read_text(tmp_path/'t.txt') == 'ab'
