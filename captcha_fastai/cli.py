@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/08_cli.ipynb #42cedd86
-import csv as csv_format, io, json as json_format, sys, warnings
+# %% ../nbs/08_cli.ipynb #2cc2f2f4
+import io, sys, warnings
 warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by the import of fastai
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, replace
@@ -17,21 +17,20 @@ import fastprogress.fastprogress as progress
 from fastcore.meta import delegates
 from fastcore.script import call_parse, is_cli
 
-from captcha_fastai.core import CaptchaError, atomic_path
+from captcha_fastai.core import CaptchaError
 from captcha_fastai.read.images import images_in
 from captcha_fastai.read.constraint import parse_length
-from captcha_fastai.draw.fit import show_fit
 from captcha_fastai.draw.synth import Synth, digits, lower, write_synth
 from captcha_fastai.data.labels import labelled
-from captcha_fastai.data.images import commonest_size
 from captcha_fastai.train.schedule import Recipe
 from captcha_fastai.judge.report import evaluate
 from captcha_fastai.ship.modelfile import load_reader
-from captcha_fastai.recipes.result import Result, command_line
-from captcha_fastai.recipes.synthetic import find_style, parse_style
+from captcha_fastai.recipes.result import command_line
+from captcha_fastai.recipes.synthetic import parse_style
 from captcha_fastai.recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
-from captcha_fastai.recipes.unlabelled import self_train_model, text_lengths, train_unlabelled
-from captcha_fastai.recipes.tools import export_model, measure_curve, train_refiner
+from captcha_fastai.recipes.unlabelled import self_train_model, train_unlabelled
+from captcha_fastai.recipes.tools import export_model, measure_curve, style_of, train_refiner
+from captcha_fastai.recipes.reading import as_json, reading_line, readings_table, rules, write_table
 
 # %% ../nbs/08_cli.ipynb #17543e08
 @contextmanager
@@ -52,25 +51,26 @@ def _leave(code, why):
     print(why, file=sys.stderr)
     raise SystemExit(code)
 
-# %% ../nbs/08_cli.ipynb #dc365768
+# %% ../nbs/08_cli.ipynb #fb7dfc59
 def _quiet_terminal():
     "Standard output as UTF-8; progress bars only where somebody sees them"
     out, seen = sys.stdout, sys.stderr.isatty()
-    if isinstance(out, io.TextIOWrapper): out.reconfigure(encoding=None if out.isatty() else 'utf-8', errors='backslashreplace')
+    encoding = None if out.isatty() else 'utf-8'
+    if isinstance(out, io.TextIOWrapper): out.reconfigure(encoding=encoding, errors='backslashreplace')
     progress.NO_BAR = not seen
     progress.ConsoleProgressBar.fill = '█' if seen else ''
     return out
 
 _RESUME = ': with --resume it goes on after the last whole epoch'
 
-# %% ../nbs/08_cli.ipynb #918263cd
+# %% ../nbs/08_cli.ipynb #abeede7e
 @call_parse
 def captcha_generate(
     path:str, # Folder to write to
     n:int=1000, # How many images it should hold
     chars:str=digits+lower, # Alphabet
     length:str='4', # Characters in a text, 4 or 4-6
-    style:str='simple', # simple, image_captcha, fast_captcha, kaptcha, composed, hackmit; NAME:FONT with your font file; or a file that captcha-style wrote (*.json)
+    style:str='simple', # Name of a style, NAME:FONT with your font file, or a file from captcha-style (*.json)
     height:int=60, # Height in pixels
     width:int=160, # Width in pixels
     seed:int=42, # The same seed gives the same captchas
@@ -82,23 +82,25 @@ def captcha_generate(
         check_above_0(n=n, height=height, width=width)
         if workers < 0: raise CaptchaError(f"workers is {workers}: it must be 0 or more")
         source = parse_style(style)
-        synth = Synth(chars, parse_length(length), source.style, (height, width), seed, oversample, source.fonts or None)
+        size, fonts = (height, width), source.fonts or None
+        synth = Synth(chars, parse_length(length), source.style, size, seed, oversample, fonts)
         table = write_synth(path, n, synth, workers)
-        say(f"Generated {n} captchas; their labels lie in {table}.\n\ntrain on them:  {command_line('captcha-train', path)}")
+        say(f'Generated {n} captchas; their labels lie in {table}.')
+        say('\ntrain on them:  ' + command_line('captcha-train', path))
 
-# %% ../nbs/08_cli.ipynb #9ab3af6f
+# %% ../nbs/08_cli.ipynb #c03409bc
 @call_parse
 def captcha_train(
     data:str, # Folder of labelled images, or a table of file names and labels
     out:str='model.safetensors', # Model file to write
-    style:str=None, # Pretrain on synthetic captchas: fit (like your images), a name, NAME:FONT, a file of looks (*.json) or a refiner (*.safetensors)
-    arch:str=Recipe.arch, # crnn_small, crnn_tiny, conv_small, heads_small, crnn, multi_head, pool_free, vgg_heads, digits_cnn or vgg_gru
+    style:str=None, # Pretrain on synthetic captchas: fit (like yours), NAME, NAME:FONT, *.json or *.safetensors
+    arch:str=Recipe.arch, # crnn_small, crnn_tiny, conv_small, heads_small, or a published one
     epochs:int=None, # Epochs on your images; by their number if not given
     lr:float=Recipe.lr, # Peak learning rate; on synthetic captchas 1.5 times this, after them half of it
     valid_pct:float=Recipe.valid_pct, # Share of the images kept to measure accuracy
     patience:int=None, # Stop after so many epochs without a better one, and keep the best
     seed:int=42, # The same seed trains the same model (on a CPU)
-    label:str='stem', # Label in a file's name, where there is no table: stem, prefix (before the first _), or a regular expression with one group
+    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
     chars:str=None, # Alphabet; from the labels if not given
     fold:bool=False, # Ignore case
     resume:bool=False, # Go on after an interrupt; give the same arguments
@@ -107,8 +109,8 @@ def captcha_train(
     with command('captcha-train', _RESUME) as say:
         check_above_0(lr=lr)
         recipe = with_peak_lr(replace(Recipe(), arch=arch), lr)
-        return _end(say, train_labelled(data, out, style, epochs, patience, resume, recipe, valid_pct=valid_pct, seed=seed,
-                                        label=label, chars=chars, fold=fold))
+        how = dict(label=label, chars=chars, fold=fold, valid_pct=valid_pct, seed=seed)
+        return _end(say, train_labelled(data, out, style, epochs, patience, resume, recipe, **how))
 
 # %% ../nbs/08_cli.ipynb #1f7513e5
 def _end(say, result):
@@ -116,7 +118,7 @@ def _end(say, result):
     say(result)
     return None if is_cli() else result
 
-# %% ../nbs/08_cli.ipynb #336085f3
+# %% ../nbs/08_cli.ipynb #a00cde88
 @call_parse
 def captcha_curve(
     data:str, # Folder of labelled images, or a table of file names and labels
@@ -131,11 +133,11 @@ def captcha_curve(
 ):
     "How many labels give what accuracy: trains on parts of the labels (`measure_curve`)"
     with command('captcha-curve', ': the same command goes on') as say:
-        task = dict(chars=chars) if chars else {}
-        if fold: task['fold'] = True
-        return _end(say, measure_curve(data, out, label, style, replace(Recipe(), arch=arch), subsets=subsets, seed=seed, **task))
+        recipe = replace(Recipe(), arch=arch)
+        how = dict(chars=chars, fold=fold, subsets=subsets, seed=seed)
+        return _end(say, measure_curve(data, out, label, style, recipe, **how))
 
-# %% ../nbs/08_cli.ipynb #e78b66fa
+# %% ../nbs/08_cli.ipynb #bb3c27ef
 @call_parse
 def captcha_finetune(
     model:str, # Model file to start from; its architecture and image size are kept, new characters added
@@ -155,17 +157,17 @@ def captcha_finetune(
     with command('captcha-finetune', _RESUME) as say:
         check_above_0(lr=lr)
         recipe = replace(Recipe(), tune_lr=lr)
-        return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, recipe, valid_pct=valid_pct, seed=seed,
-                                         label=label, chars=chars, fold=fold))
+        how = dict(label=label, chars=chars, fold=fold, valid_pct=valid_pct, seed=seed)
+        return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, recipe, **how))
 
-# %% ../nbs/08_cli.ipynb #501690c6
+# %% ../nbs/08_cli.ipynb #210f170f
 @call_parse
 def captcha_train_unlabelled(
     images:str, # Folder, zip file or challenge file (*.json) of images
     out:str='model.safetensors', # Model file to write
     chars:str=None, # Alphabet; needed
     length:str=None, # Characters in a text, 4 or 4-6; needed
-    style:str='fit', # Synthetic captchas it begins with: fit (like your images), a name, NAME:FONT, a file of looks or a refiner
+    style:str='fit', # Synthetic captchas to begin with: fit (like yours), NAME, NAME:FONT, *.json or *.safetensors
     arch:str=Recipe.arch, # Architecture
     epochs:int=Recipe.unlabelled_epochs, # Epochs of 1,600 synthetic captchas
     lr:float=Recipe.synthetic_lr, # Peak learning rate on synthetic captchas
@@ -176,11 +178,13 @@ def captcha_train_unlabelled(
 ):
     "Train a reader on images without labels (`train_unlabelled`)"
     with command('captcha-train-unlabelled', _RESUME) as say:
-        if not (chars and length): raise CaptchaError("without labels, give the alphabet (--chars) and how long texts are (--length 4, or 4-6)")
+        if not chars: raise CaptchaError("without labels, give the alphabet (--chars)")
+        if not length: raise CaptchaError("without labels, say how long texts are (--length 4, or 4-6)")
         recipe = replace(Recipe(), arch=arch, unlabelled_epochs=epochs, synthetic_lr=lr)
-        return _end(say, train_unlabelled(images, chars, length, out, style, resume, recipe, fold=fold, balanced=not uneven, seed=seed))
+        how = dict(fold=fold, balanced=not uneven, seed=seed)
+        return _end(say, train_unlabelled(images, chars, length, out, style, resume, recipe, **how))
 
-# %% ../nbs/08_cli.ipynb #c96ec2e2
+# %% ../nbs/08_cli.ipynb #f4665f93
 @call_parse
 def captcha_selftrain(
     model:str, # Model file to start from
@@ -196,10 +200,10 @@ def captcha_selftrain(
 ):
     "Make a model better with images that have no labels (`self_train_model`)"
     with command('captcha-selftrain', ': the same command goes on') as say:
-        return _end(say, self_train_model(model, images, out, data, style, length, label=label, balanced=not uneven,
-                                          valid_pct=valid_pct, seed=seed))
+        how = dict(label=label, balanced=not uneven, valid_pct=valid_pct, seed=seed)
+        return _end(say, self_train_model(model, images, out, data, style, length, **how))
 
-# %% ../nbs/08_cli.ipynb #c52c5555
+# %% ../nbs/08_cli.ipynb #9dcdb900
 @call_parse
 def captcha_style(
     images:str, # Folder, zip file or challenge file (*.json) of images
@@ -208,19 +212,11 @@ def captcha_style(
     length:str='4', # Characters in a text, 4 or 4-6
     font:str=None, # Font file to use, instead of those that come with the package
 ):
-    "Recognise or find the style of your images (`find_style`)"
+    "Recognise or find the style of your images (`style_of`)"
     with command('captcha-style') as say:
-        pool, lengths = images_in(images), text_lengths(length)
-        style = find_style(pool, chars, lengths, folder=out, fonts=(font,) if font else ())
-        with atomic_path(Path(out)/'style.png') as tmp: show_fit(pool, style, chars, lengths).save(tmp, format='png')
-        height, width, _ = commonest_size(pool)
-        size = ('--height', height, '--width', width, '--chars', chars, '--length', length)
-        more = command_line('captcha-generate', 'FOLDER', '--style', style, *size)
-        unlabelled = command_line('captcha-train-unlabelled', images, '--style', style, '--chars', chars, '--length', length)
-        files = f"your images above, synthetic ones below: {Path(out)/'style.png'}"
-        return _end(say, Result(Path(out), f'The style of {images} is {style}.', '', files, (f'generate more:   {more}', f'train on them:   {unlabelled}')))
+        return _end(say, style_of(images, chars, length, out, (font,) if font else ()))
 
-# %% ../nbs/08_cli.ipynb #c00b8b2e
+# %% ../nbs/08_cli.ipynb #232fff9d
 @call_parse
 def captcha_refine(
     images:str, # Folder, zip file or challenge file (*.json) of real images
@@ -240,66 +236,26 @@ def captcha_refine(
     "Train a net that makes synthetic captchas look like real ones, without labels (`train_refiner`)"
     with command('captcha-refine', _RESUME) as say:
         recipe = replace(Recipe(), refiner_epochs=epochs, refiner_lr=lr, refiner_weight=weight, refiner_bs=bs)
-        return _end(say, train_refiner(images, chars, length, out, style, resume, recipe, width=width, blocks=blocks, seed=seed))
+        net = dict(width=width, blocks=blocks, seed=seed)
+        return _end(say, train_refiner(images, chars, length, out, style, resume, recipe, **net))
 
-# %% ../nbs/08_cli.ipynb #8924f7b2
-def rules(
-    length:str=None, # Characters in a text, if known: 4 or 4-6
-    alphabet:str=None, # The only characters that can come, if known
-    pattern:str=None, # A class for each place, such as [a-z]{2}\d{3}
-    lexicon:str=None, # File of the only words there are, one in each line
-    fold:bool=False, # Ignore case
-    alike:str=None, # Characters that count as one, such as 0O,1lI
-    min_confidence:float=None, # From which a reading is accepted, 0 to 1; the model's own threshold if not given
-)->dict:
-    "What was given of the options of reading, as a `Reader` takes them"
-    given = {k: v for k,v in locals().items() if v is not None and v is not False}
-    if lexicon is not None: given['lexicon'] = _words(lexicon)
-    return given
-
-def _words(path):
-    "The lines of a word list"
-    try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
-    except FileNotFoundError: raise CaptchaError(f"{path}: no such file") from None
-    except UnicodeDecodeError as e: raise CaptchaError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
-    return [o.strip() for o in lines if o.strip()]
-
-# %% ../nbs/08_cli.ipynb #5c02b526
+# %% ../nbs/08_cli.ipynb #3feab14c
 @call_parse
 @delegates(rules)
 def captcha_evaluate(
     model:str, # Model file
     data:str, # Folder of labelled images, or a table of file names and labels
-    label:str='stem', # Label in a file's name, where there is no table: stem, prefix (before the first _), or a regular expression with one group
+    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
     json:bool=False, # Print JSON
     **kwargs
 ):
     "Read labelled images with a model and say how often it is wrong (`evaluate`)"
     with command('captcha-evaluate') as say:
         report = evaluate(load_reader(model), *labelled(data, label), **rules(**kwargs))
-        say(_json(report.to_dict()) if json else report)
+        say(as_json(report.to_dict()) if json else report)
         return None if is_cli() else report
 
-def _json(o): return json_format.dumps(o, ensure_ascii=False, indent=1)
-
-# %% ../nbs/08_cli.ipynb #f6090226
-def readings_table(readings, nbest:int=1)->list:
-    "Rows of name, text, confidence, whether accepted, error, and the next best texts with theirs"
-    more = [f'{what}{k}' for k in range(2, nbest+1) for what in ('text', 'confidence')]
-    rows = [('name', 'text', 'confidence', 'accepted', 'error', *more)]
-    for r in readings:
-        others = [o for text,p in r.nbest[1:] for o in (text, f'{p:.4f}')]
-        missing = [''] * (len(more)-len(others))
-        rows.append((r.name, r.text, f'{r.confidence:.4f}', int(r.accepted), r.error or '', *others, *missing))
-    return rows
-
-def reading_line(r)->str:
-    "Name, text and confidence, perhaps `unsure`, then the next best"
-    text, confidence, *others = [o for t,p in r.nbest or ((r.text, r.confidence),) for o in (t, f'{p:.1%}')]
-    unsure = [] if r.accepted else ['unsure']
-    return '\t'.join([r.name, text, confidence, *unsure, *others])
-
-# %% ../nbs/08_cli.ipynb #3439630f
+# %% ../nbs/08_cli.ipynb #37680293
 @call_parse
 @delegates(rules)
 def captcha_read(
@@ -314,27 +270,21 @@ def captcha_read(
     with command('captcha-read') as say:
         if not paths: raise CaptchaError("no images: give a model, then files or folders")
         readings = load_reader(model).read_many(images_in(list(paths)), nbest=nbest, **rules(**kwargs))
-        if csv: write_csv(csv, readings_table(readings, nbest))
-        if json: say(_json([asdict(r) for r in readings]))
+        if csv: write_table(csv, readings_table(readings, nbest))
+        if json: say(as_json([asdict(r) for r in readings]))
         for r in readings:
             if r.error: print(f'captcha-read: {r.error}', file=sys.stderr)
             elif not (csv or json): say(reading_line(r))
         return int(any(r.error for r in readings)) if is_cli() else readings
 
-# %% ../nbs/08_cli.ipynb #092025cf
-def write_csv(path, rows):
-    "A table in a file that is whole or not there"
-    with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
-        csv_format.writer(f).writerows(rows)
-
-# %% ../nbs/08_cli.ipynb #f5adf852
+# %% ../nbs/08_cli.ipynb #19734a06
 @call_parse
 def captcha_export(
     model:str, # Model file that captcha-train wrote
     out:str=None, # ONNX file to write; beside the model if not given
     int8:bool=False, # In 8 bits: about a quarter of the size, up to twice as fast
     images:str=None, # Folder, table or zip file of images to calibrate and check with; generated if not given
-    label:str=None, # Label in a file's name, if there is one: stem, prefix (before the first _), or a regular expression with one group
+    label:str=None, # Label in a file's name, if there is one: stem, prefix, or a regular expression
     n:int=200, # How many of the images to use
     max_drop:float=.01, # How much accuracy 8 bits may cost, as a share
 ):

@@ -24,6 +24,7 @@ from captcha_fastai.draw.synth import Synth, write_synth
 from captcha_fastai.read.images import image_files, open_image
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import tools, unlabelled
+from captcha_fastai.recipes.reading import reading_line, readings_table, write_table
 from captcha_fastai.ship.modelfile import load_reader, save_model
 from captcha_fastai.train.models import make_model
 
@@ -44,7 +45,7 @@ def home(tmp_path_factory):
     finally: os.chdir(cwd)
     (d/'data'/'torn.png').write_bytes(b'\x89PNG')
     with zipfile.ZipFile(d/'two.zip', 'w') as z:
-        z.write(next((d/'data').glob('0*.png')), 'in/a.png')
+        z.write(image_files(d/'data')[0], 'in/a.png')
         z.writestr('in/b.png', b'torn')
     save_looks(Look(), d/'looks.json')
     return d
@@ -180,14 +181,14 @@ def test_a_text_outside_the_console_encoding_is_printed(tmp_path):
 
 
 def test_names_that_are_not_utf8_are_written_all_the_same(tmp_path):
-    cli.write_csv(tmp_path/'t.csv', [('caf\udce9.png', 'ab')])
+    write_table(tmp_path/'t.csv', [('caf\udce9.png', 'ab')])
     assert (tmp_path/'t.csv').read_text() == 'caf\\udce9.png,ab\n'
 
 
 def test_the_next_best_come_behind_the_first():
     r = Reading('k7m2', .93, name='a.png', accepted=False, nbest=(('k7m2', .93), ('k1m2', .05)))
-    assert cli.reading_line(r) == 'a.png\tk7m2\t93.0%\tunsure\tk1m2\t5.0%'
-    assert cli.readings_table([r], 3)[1] == ('a.png', 'k7m2', '0.9300', 0, '', 'k1m2', '0.0500', '', '')
+    assert reading_line(r) == 'a.png\tk7m2\t93.0%\tunsure\tk1m2\t5.0%'
+    assert readings_table([r], 3)[1] == ('a.png', 'k7m2', '0.9300', 0, '', 'k1m2', '0.0500', '', '')
 
 
 def test_export_uses_as_many_images_as_it_is_told(tmp_path, monkeypatch):
@@ -274,12 +275,12 @@ WRONG = [
     ('captcha-read gone.safetensors a.png', 'gone.safetensors: no such file'),
     ('captcha-read gone.onnx a.png', 'gone.onnx: no such file'),
     ('captcha-export gone.safetensors', 'gone.safetensors: no such file'),
-    ('captcha-read data a.png', 'data: not a readable safetensors file, such as captcha-train'),
+    ('captcha-read data a.png', 'data: not a readable safetensors file'),
     ('captcha-evaluate none.csv data', 'not a readable safetensors file'),
     ('captcha-finetune m.safetensors data --fold', 'tells upper from lower case'),
     # what is missing
     ('captcha-read m.safetensors', 'no images: give a model, then files or folders'),
-    ('captcha-train-unlabelled pool', 'give the alphabet (--chars) and how long texts are (--length 4, or 4-6)'),
+    ('captcha-train-unlabelled pool', 'give the alphabet (--chars)'),
     ('captcha-selftrain m.safetensors pool', 'say how long texts are (--length 4, or 4-6)'),
     ('captcha-export m.safetensors --images two.zip --label stem', 'labels are read from a folder: unpack it'),
 ]
@@ -295,9 +296,10 @@ def wrong(home):
     return home
 
 
+@pytest.mark.parametrize('line, why', WRONG, ids=[line.replace('captcha-', '') for line,_ in WRONG])
 def test_wrong_input_is_one_line(sh, wrong, line, why):
     out, err = sh(*line.split(), cwd=wrong, rc=2)
-    said = [l for l in err.strip().splitlines() if ': warning: ' not in l and not l.startswith('  ')]
+    said = [l for l in err.splitlines() if l.strip() and ': warning: ' not in l and not l.startswith('  ')]
     assert out == '' and len(said) == 1 and why in said[0], err
     assert said[0].startswith(line.split()[0] + ': ')
 

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['RegexLabel', 'labelled', 'Captcha', 'CaptchaBlock']
 
-# %% ../../nbs/data/00_labels.ipynb #a2556064
+# %% ../../nbs/data/00_labels.ipynb #7720d3bd
 import csv, re, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from fastai.vision.all import TensorBase, TitledStr, Transform, TransformBlock, show_title
 
-from ..core import LabelError, Vocab, lowercase, nfc
+from ..core import LabelError, Vocab, check_pairs, lowercase, nfc, read_text
 from ..read.images import image_exts, image_files, image_name
 
 # %% ../../nbs/data/00_labels.ipynb #8bdaba68
@@ -23,32 +23,28 @@ def label_prefix(path)->str:
     "`2b827_anything.png` -> `2b827`"
     return Path(path).stem.split('_')[0]
 
-# %% ../../nbs/data/00_labels.ipynb #20be0a69
+# %% ../../nbs/data/00_labels.ipynb #f14deeac
 class RegexLabel:
     "The first group of `pattern` in a file's name is its label"
     def __init__(self, pattern:str):
         try: self.pattern = re.compile(pattern)
-        except re.error as e:
-            raise LabelError(f"{pattern!r} is no regular expression ({e}), nor `stem` nor `prefix`") from None
+        except re.error as e: raise LabelError(f"{pattern!r}: no regular expression ({e})") from None
 
     def __call__(self, path)->str:
         found = self.pattern.search(Path(path).name)
         text = found[min(1, self.pattern.groups)] if found else None
-        if not text: raise LabelError(f"{path}: the name does not match {self.pattern.pattern!r}")
+        if not text: raise LabelError(f"{path}: no match for {self.pattern.pattern!r}")
         return text
 
-# %% ../../nbs/data/00_labels.ipynb #b1b5860c
-def _why_no_text(path:Path, e:UnicodeDecodeError)->str:
-    ext = path.suffix.lower()
-    if ext == '.zip': return 'labels are read from a folder or a table: unpack it'
-    if ext in image_exts: return 'an image, not a table of labels: give the folder that it is in'
-    return f'not UTF-8 text ({e.reason} at byte {e.start})'
+# %% ../../nbs/data/00_labels.ipynb #f54a8fa7
+_no_tables = dict.fromkeys(image_exts, 'an image, not a table of labels: give its folder')
+_no_tables['.zip'] = 'labels are read from a folder or a table: unpack it'
 
-def read_text(path:Path)->str:
+def read_table(path:Path)->str:
     "The text of a table"
-    try: return path.read_text(encoding='utf-8-sig')
-    except FileNotFoundError: raise LabelError(f"{path}: no such file") from None
-    except UnicodeDecodeError as e: raise LabelError(f"{path}: {_why_no_text(path, e)}") from None
+    why = _no_tables.get(path.suffix.lower())
+    if why: raise LabelError(f"{path}: {why}")
+    return read_text(path, LabelError)
 
 # %% ../../nbs/data/00_labels.ipynb #1de10614
 _image_end = '|'.join(map(re.escape, sorted(image_exts)))
@@ -59,31 +55,29 @@ def find_separator(text:str)->str:
     after = re.search(rf'''(?:{_image_end})["']? *([\t;,])''', first)
     return after[1] if after else max('\t;,', key=first.count)
 
-# %% ../../nbs/data/00_labels.ipynb #5702e4e4
+# %% ../../nbs/data/00_labels.ipynb #cb8b5ae3
 def parse_rows(path:Path, text:str, sep:str)->list: # (line number, fields) of each line that is not empty
     "The lines of a table, each parsed by itself"
     rows = []
     for i,line in enumerate(text.splitlines(), 1):
         reader = csv.reader([line.rstrip(' ')], delimiter=sep, skipinitialspace=True, strict=True)
         try: rows += [(i, fields) for fields in reader if fields]
-        except csv.Error as e:
-            raise LabelError(f'{path}, line {i}: {e}; write a text with quotation marks as """x"') from None
+        except csv.Error as e: raise LabelError(f'{path}, line {i}: {e}: write " as """') from None
     return rows
 
-# %% ../../nbs/data/00_labels.ipynb #3ee04e0e
+# %% ../../nbs/data/00_labels.ipynb #a80a7278
 def pick_columns(path:Path, rows:list, fn_col:int=0, label_col:int=1)->list: # (file name, label) of each row
     "The two columns that matter"
     last = max(fn_col, label_col)
     pairs = []
     for i,fields in rows:
-        if len(fields) <= last: raise LabelError(f"{path}, line {i}: {fields}: a file name and a label are needed")
+        if len(fields) <= last: raise LabelError(f"{path}, line {i}: no column {last}, only {fields}")
         pairs.append((fields[fn_col].strip(), fields[label_col].strip()))
     wide = [fields for _,fields in rows if len(fields) > 2]
-    if wide and (fn_col, label_col) == (0, 1):
-        warnings.warn(f"{path}: file names from the first column, labels from the second, as in {wide[0]}")
+    if wide and last == 1: warnings.warn(f"{path}: of {wide[0]} the second column is the label")
     return pairs
 
-# %% ../../nbs/data/00_labels.ipynb #dd8d978c
+# %% ../../nbs/data/00_labels.ipynb #0eb9129b
 def is_heading(name:str, folder:Path)->bool:
     "Is `name`, from a table's first row, no file name?"
     return not re.fullmatch(r'.*\.\w{1,5}', name) and not (folder/name).is_file()
@@ -92,10 +86,10 @@ def find_files(table:Path, names:list, folder:Path)->list:
     "The paths of a table's images, all of which must be there"
     paths = [folder/o for o in names]
     lost = [name for name,path in zip(names, paths) if not path.is_file()]
-    if lost: raise LabelError(f"{table}: {len(lost)} of {len(names)} files are not in {folder}, such as {lost[0]!r}")
+    if lost: raise LabelError(f"{table}: {len(lost)} of {len(names)} files are not there, such as {lost[0]!r}")
     return paths
 
-# %% ../../nbs/data/00_labels.ipynb #40fac41c
+# %% ../../nbs/data/00_labels.ipynb #d2a007ba
 def read_labels(
     path, # A CSV, TSV or TXT with a file name and a label in each line
     folder=None, # Where the images are; beside the table if not given
@@ -105,7 +99,7 @@ def read_labels(
     "Image paths and labels from a table, all of it text"
     path = Path(path)
     folder = Path(folder or path.parent)
-    text = read_text(path)
+    text = read_table(path)
     rows = parse_rows(path, text, find_separator(text))
     pairs = pick_columns(path, rows, fn_col, label_col)
     if pairs and is_heading(pairs[0][0], folder): pairs = pairs[1:]
@@ -113,18 +107,17 @@ def read_labels(
     names, labels = zip(*pairs)
     return find_files(path, names, folder), list(labels)
 
-# %% ../../nbs/data/00_labels.ipynb #f72ae443
+# %% ../../nbs/data/00_labels.ipynb #ef01bfd6
 def labels_from_table(table:Path, folder:Path=None, label='stem')->tuple: # (paths, labels)
     "Images and labels of a table, which was given or lies in the `folder` that was"
     paths, labels = read_labels(table)
-    if label != 'stem':
-        warnings.warn(f"{table}: labels are taken from it, not from the images' names as {label!r} says")
-    beside = folder.iterdir() if folder else []
-    extra = sorted(p for p in beside if p.suffix.lower() in image_exts and p not in set(paths))
-    if extra: warnings.warn(f"{table}: has no label for {len(extra)} images beside it, such as {extra[0].name!r}")
+    if label != 'stem': warnings.warn(f"{table} gives the labels: {label!r} is not used")
+    beside = set(folder.iterdir() if folder else []) - set(paths)
+    extra = sorted(o.name for o in beside if o.suffix.lower() in image_exts)
+    if extra: warnings.warn(f"{table}: no label for {len(extra)} images beside it, such as {extra[0]!r}")
     return paths, labels
 
-# %% ../../nbs/data/00_labels.ipynb #82fa0ae1
+# %% ../../nbs/data/00_labels.ipynb #581333f8
 def label_function(label): # A function of a path
     "What `stem`, `prefix`, a regular expression or a function means"
     if callable(label): return label
@@ -133,21 +126,24 @@ def label_function(label): # A function of a path
 def _warn_of_tables(folder:Path):
     files = sorted(o.name for o in folder.iterdir() if o.is_file())
     tables = [o for o in files if o.lower().endswith(('.csv', '.tsv', '.txt'))]
-    if tables:
-        warnings.warn(f"{folder}: labels come from the images' names; {tables[0]!r} is not looked at: give its path")
+    if tables: warnings.warn(f"{folder}: {tables[0]!r} is not looked at: give its path if it has the labels")
 
-# %% ../../nbs/data/00_labels.ipynb #a65fbc7d
+# %% ../../nbs/data/00_labels.ipynb #e91150b4
+def _check_stems(folder:Path, stems:list):
+    "Refuse the names of generated captchas; warn of a text with something behind it"
+    if any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o) for o in stems):
+        raise LabelError(f"{folder}: generated, but without their labels.csv: captcha-generate writes it")
+    odd = [o for o in stems if re.search('[_ (]', o)]
+    if odd: warnings.warn(f"{folder}: all of {odd[0]!r} is learned, with `prefix` what is before _")
+
+# %% ../../nbs/data/00_labels.ipynb #0a574006
 def labels_from_names(folder:Path, label='stem')->tuple: # (paths, labels)
     "Images and the labels in their names"
     text_of = label_function(label)
     paths = image_files(folder)
-    if label == 'stem' and any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o.stem) for o in paths):
-        raise LabelError(f"{folder}: generated captchas without their labels.csv: captcha-generate writes it again")
+    if label == 'stem': _check_stems(folder, [o.stem for o in paths])
     _warn_of_tables(folder)
-    labels = [text_of(p) for p in paths]
-    odd = [l for l in labels if re.search('[_ (]', l)] if label == 'stem' else []
-    if odd: warnings.warn(f"{folder}: all of {odd[0]!r} is learned; `prefix` would end at the first _")
-    return paths, labels
+    return paths, [text_of(o) for o in paths]
 
 # %% ../../nbs/data/00_labels.ipynb #9ab6901a
 def labelled(
@@ -196,14 +192,14 @@ class CaptchaText(TitledStr):
         if ctx is None: return super().show(ctx, **kwargs)
         return show_title(self.replace('$', r'\$'), ctx=ctx, **kwargs)
 
-# %% ../../nbs/data/00_labels.ipynb #87983bbf
+# %% ../../nbs/data/00_labels.ipynb #9f1bc84a
 def check_fits(text:str, vocab:Vocab, max_len:int, where:str=''):
     "Refuse a label with other characters than those of `vocab`, or more than `max_len`"
     unknown = vocab.unknown(text)
-    if unknown:
-        raise LabelError(f"{where}label {text!r} has {unknown[0]!r}, which is not in the alphabet {vocab.chars!r}")
-    if len(text) > max_len:
-        raise LabelError(f"{where}label {text!r} has {len(text)} characters: at most {max_len} fit")
+    if unknown: why = f'has {unknown[0]!r}, which is not in the alphabet {vocab.chars!r}'
+    elif len(text) > max_len: why = f'has {len(text)} characters: at most {max_len} fit'
+    else: return
+    raise LabelError(f"{where}label {text!r} {why}")
 
 # %% ../../nbs/data/00_labels.ipynb #39aa8d11
 class EncodeText(Transform):
@@ -236,7 +232,7 @@ def CaptchaBlock(
     vocab = Vocab(alphabet_of(chars, fold)) if chars else None
     return TransformBlock(type_tfms=EncodeText(vocab, max_len, fold))
 
-# %% ../../nbs/data/00_labels.ipynb #0ef6d87d
+# %% ../../nbs/data/00_labels.ipynb #59b92596
 def normal_labels(images, labels, fold:bool=False)->list:
     "The labels normalised; an error names the image whose label is no text, empty or contradicted"
     texts = []
@@ -246,15 +242,15 @@ def normal_labels(images, labels, fold:bool=False)->list:
         text = normalise(label, fold, f'{name}: the label ')
         if not text: raise LabelError(f"{name}: the label is empty")
         known = text_of.setdefault(str(o), text) if isinstance(o, (str, Path)) else text
-        if known != text: raise LabelError(f"{name}: labelled {known!r} in one place and {text!r} in another")
+        if known != text: raise LabelError(f"{name}: labelled {known!r} and {text!r}")
         texts.append(text)
     return texts
 
-# %% ../../nbs/data/00_labels.ipynb #2f536f1c
+# %% ../../nbs/data/00_labels.ipynb #b69f8c14
 def check_labels(images, labels, chars:str=None, max_len:int=None, fold:bool=False)->tuple: # (labels, `Vocab`, longest)
     "Labels that can be learned, with their alphabet and the length of the longest"
-    if len(images) != len(labels): raise LabelError(f"{len(images)} images but {len(labels)} labels: one each is needed")
-    if not len(images): raise LabelError("no images: two labelled ones are needed at least")
+    check_pairs(images, labels)
+    if not len(images): raise LabelError("no images: at least two are needed")
     texts = normal_labels(images, labels, fold)
     vocab = Vocab(alphabet_of(chars, fold)) if chars else Vocab.from_labels(texts)
     longest = max_len or max(map(len, texts))

@@ -21,51 +21,56 @@ def _as_array(logp):
     logp = np.ascontiguousarray(logp)
     return logp if logp.dtype == np.float32 else logp.astype(np.float64)
 
-# %% ../../nbs/read/03_ctc.ipynb #71f0c8d5
+# %% ../../nbs/read/03_ctc.ipynb #0e7fff51
 def _check_steps(logp):
     "Refuse a step at which nothing is possible, and a first step that does not add up to 1"
-    dead = (logp.max(-1) == -np.inf).any(-1) if logp.min() == -np.inf else np.zeros(1, bool)
-    if dead.any(): raise ModelError(f"item {dead.argmax()}: a step at which nothing is possible")
-    with np.errstate(under='ignore'): whole = np.exp(logp[:, 0].astype(np.float64)).sum(-1)
+    if logp.min() == -np.inf:
+        dead = (logp.max(-1) == -np.inf).any(-1)
+        if dead.any(): raise ModelError(f"item {dead.argmax()}: a step at which nothing is possible")
+    first = logp[:, 0].astype(np.float64)
+    with np.errstate(under='ignore'): whole = np.exp(first).sum(-1)
     wrong = np.abs(whole-1) > .01
     if wrong.any():
         i = wrong.argmax()
-        raise ModelError(f"item {i}: its first step adds up to {whole[i]:.3g}, not 1: give log-probabilities, "
-                         "such as logits.log_softmax(-1)")
+        raise ModelError(f"item {i}: its first step adds up to {whole[i]:.3g}, not 1: give logits.log_softmax(-1)")
 
-# %% ../../nbs/read/03_ctc.ipynb #33af2c40
+# %% ../../nbs/read/03_ctc.ipynb #33e714b2
 def check_logp(
     logp # `(B, T, V)`; numpy, a torch tensor, or anything that becomes an array
 )->np.ndarray: # float32 or float64 `(B, T, V)`
     "Refuse what cannot be log-probabilities"
     logp = _as_array(logp)
     if logp.ndim != 3 or 0 in logp.shape[1:]:
-        raise ModelError(f"log-probabilities have the shape {logp.shape}: (B, T, V) is needed")
+        raise ModelError(f"log-probabilities of shape {logp.shape}: give (B, T, V)")
     if not len(logp): return logp
     if not logp.max() <= 1e-3: raise ModelError("log-probabilities hold NaN or values above 0")
     _check_steps(logp)
     return logp
 
-# %% ../../nbs/read/03_ctc.ipynb #6d8aba7d
+# %% ../../nbs/read/03_ctc.ipynb #6cddc841
 def check_ids(logp, texts):
     "Refuse texts that are not one for each item, or that have unknown symbols"
-    if len(texts) != len(logp): raise ModelError(f"{len(logp)} items but {len(texts)} texts: one each is needed")
+    B, T, V = logp.shape
+    if len(texts) != B: raise ModelError(f"{B} items but {len(texts)} texts")
     for text in texts:
-        unknown = [k for k in text if not 0 < k < logp.shape[2]]
-        if unknown: raise ModelError(f"text {list(text)} has the id {unknown[0]}: ids are from 1 to {logp.shape[2]-1}")
+        unknown = [k for k in text if not 0 < k < V]
+        if unknown: raise ModelError(f"text {list(text)}: {unknown[0]} is no id; ids are from 1 to {V-1}")
 
-# %% ../../nbs/read/03_ctc.ipynb #6e3d0d7f
+# %% ../../nbs/read/03_ctc.ipynb #d7ad59fa
 def best_paths(logp, ctc): # (ids `(B, T)`, lengths `(B,)`, lists of ids)
     "The texts of the best paths, as a padded array and as lists"
     path = logp.argmax(-1)
     written = path != 0
     if ctc: written[:, 1:] &= path[:, 1:] != path[:, :-1]
+    said = path[written]
     lens = written.sum(1)
     ids = np.zeros_like(path)
-    ids[np.arange(path.shape[1]) < lens[:, None]] = path[written]
+    places = np.arange(path.shape[1])
+    ids[places < lens[:, None]] = said
     ends = lens.cumsum().tolist()
-    flat = path[written].tolist()
-    return ids, lens, [flat[i:j] for i,j in zip([0, *ends], ends)]
+    starts = [0, *ends]
+    said = said.tolist()
+    return ids, lens, [said[i:j] for i,j in zip(starts, ends)]
 
 # %% ../../nbs/read/03_ctc.ipynb #5b0702a1
 def best_path(
@@ -75,7 +80,7 @@ def best_path(
     "Greedy decoding: the text of the most probable path"
     return best_paths(check_logp(logp), kind == 'ctc')[2]
 
-# %% ../../nbs/read/03_ctc.ipynb #ca9528df
+# %% ../../nbs/read/03_ctc.ipynb #25efd518
 @kernel
 def all_paths(
     probs, # Probabilities of the blank and of each character of the text at each step `(T, L+1)`; array or lists
@@ -89,9 +94,11 @@ def all_paths(
     blank[0] = 1.
     for t,row in enumerate(probs):
         for j in range(min(n, t+1), 0, -1):                # the longest first: the shorter still hold the step before
-            came = blank[j-1] if repeated[j] else blank[j-1] + char[j-1]
+            came = blank[j-1]
+            if not repeated[j]: came += char[j-1]
+            if ctc: came += char[j]
             blank[j] = (blank[j] + char[j])*row[0]
-            char[j] = (came + char[j] if ctc else came)*row[j]
+            char[j] = came*row[j]
         blank[0] *= row[0]
     return blank[n] + char[n]
 
@@ -117,7 +124,7 @@ def own_probs(
         for j in range(n): probs[t, j+1] = math.exp(lp[t, ids[j]]-top)
     return log
 
-# %% ../../nbs/read/03_ctc.ipynb #959f2a42
+# %% ../../nbs/read/03_ctc.ipynb #31b28872
 @kernel
 def forwards(
     logp, # Log-probabilities `(B, T, V)`
@@ -128,17 +135,21 @@ def forwards(
 ): # Sum over all paths of each text relative to a factor `(N,)`, log of that factor `(N,)`
     "The forward algorithm for many texts"
     N, L = ids.shape
-    total, log = np.zeros(N), np.zeros(N)
-    probs, repeated = np.zeros((logp.shape[1], L+1)), np.zeros(L+1, np.bool_)
-    blank, char = np.zeros(L+1), np.zeros(L+1)
+    total = np.zeros(N)
+    log = np.zeros(N)
+    probs = np.zeros((logp.shape[1], L+1))
+    repeated = np.zeros(L+1, np.bool_)
+    blank = np.zeros(L+1)
+    char = np.zeros(L+1)
     for i in range(N):
         n = lens[i]
-        for j in range(1, n): repeated[j+1] = ctc and ids[i, j] == ids[i, j-1]
-        log[i] = own_probs(logp[item[i]], ids[i], n, probs)
+        text = ids[i]
+        for j in range(1, n): repeated[j+1] = ctc and text[j] == text[j-1]
+        log[i] = own_probs(logp[item[i]], text, n, probs)
         if log[i] > -np.inf: total[i] = all_paths(probs, repeated, n, blank, char, ctc)
     return total, log
 
-# %% ../../nbs/read/03_ctc.ipynb #eda60101
+# %% ../../nbs/read/03_ctc.ipynb #1851159c
 def forward(lp, ids, ctc): # (sum relative to a factor, log of that factor)
     "The forward algorithm for one text"
     ids = [0, *ids]
@@ -146,22 +157,25 @@ def forward(lp, ids, ctc): # (sum relative to a factor, log of that factor)
     top = own.max(-1)
     log = float(top.sum())
     if log == -np.inf: return 0., log
+    probs = np.exp(own - top[:, None]).tolist()
     repeated = [ctc and a == b for a,b in zip(ids, [0, *ids])]
-    space = [0.]*len(ids)
-    return all_paths(np.exp(own-top[:, None]).tolist(), repeated, len(ids)-1, space, space.copy(), ctc), log
+    blank = [0.]*len(ids)
+    char = [0.]*len(ids)
+    return all_paths(probs, repeated, len(ids)-1, blank, char, ctc), log
 
-def _forwards_in_python(logp, item, ids, lens, ctc):
-    sums = [forward(logp[i], text[:n].tolist(), ctc) for i,text,n in zip(item, ids, lens)]
+def _forwards_in_python(logp, item, ids, lens, ctc): # As `forwards`
+    texts = [row[:n].tolist() for row,n in zip(ids, lens)]
+    sums = [forward(logp[i], text, ctc) for i,text in zip(item, texts)]
     return np.array(sums).reshape(-1, 2).T
 
-# %% ../../nbs/read/03_ctc.ipynb #27307ed0
+# %% ../../nbs/read/03_ctc.ipynb #7743ac1a
 def _states(ids, ctc=True): # (symbol of each state, may the blank before it be skipped?)
     "The states of a text: blank, first character, blank, second, ..., blank"
     symbol = np.zeros(2*len(ids)+1, int)
     symbol[1::2] = ids
     skip = symbol > 0
-    skip[2:] &= (symbol[2:] != symbol[:-2]) | (not ctc)
-    skip[:2] = False
+    skip[:2] = False                                       # nothing comes before
+    if ctc: skip[2:] &= symbol[2:] != symbol[:-2]
     return symbol, skip
 
 def _delayed(x, n):
@@ -170,20 +184,25 @@ def _delayed(x, n):
 
 def _first_step(lp, symbol):
     "A path begins in the first two states"
-    return np.where(np.arange(len(symbol)) < 2, lp[0, symbol], -np.inf)
+    total = np.full(len(symbol), -np.inf)
+    total[:2] = lp[0, symbol[:2]]
+    return total
 
-# %% ../../nbs/read/03_ctc.ipynb #1633e9c2
+# %% ../../nbs/read/03_ctc.ipynb #cf73ab32
 def _forward_log(lp, ids, ctc):
     "The forward algorithm with logarithms, for one text"
     symbol, skip = _states(ids, ctc)
+    is_char = symbol > 0
     total = _first_step(lp, symbol)
     for row in lp[1:]:
-        stay = total if ctc else np.where(symbol > 0, -np.inf, total)
+        stay = total if ctc else np.where(is_char, -np.inf, total)
+        step = _delayed(total, 1)
         jump = np.where(skip, _delayed(total, 2), -np.inf)
-        total = np.logaddexp(np.logaddexp(stay, _delayed(total, 1)), jump) + row[symbol]
+        total = np.logaddexp(np.logaddexp(stay, step), jump)
+        total = total + row[symbol]
     return np.logaddexp.reduce(total[-2:])
 
-# %% ../../nbs/read/03_ctc.ipynb #80824e84
+# %% ../../nbs/read/03_ctc.ipynb #8d3c624c
 def log0(x):
     "The logarithm, `-inf` for 0"
     with np.errstate(divide='ignore'): return np.log(x)
@@ -202,16 +221,19 @@ def exact(
     out = log0(total) + log
     T = logp.shape[1]
     safe = total > math.exp(min(1.1*T, 300)-650)
-    for i in np.flatnonzero(~safe & (log > -np.inf) & (lens <= T)):
-        out[i] = _forward_log(logp[item[i]].astype(np.float64), ids[i, :lens[i]], ctc)
+    possible = (log > -np.inf) & (lens <= T)
+    for i in np.flatnonzero(possible & ~safe):
+        text = ids[i, :lens[i]]
+        lp = logp[item[i]].astype(np.float64)
+        out[i] = _forward_log(lp, text, ctc)
     return out
 
-# %% ../../nbs/read/03_ctc.ipynb #6845beaa
+# %% ../../nbs/read/03_ctc.ipynb #13ebdf30
 def padded(texts): # (ids `(N, L)`, lengths `(N,)`)
     "Texts as one array, with zeros behind their ends"
-    lens = np.array([len(t) for t in texts], int)
+    lens = np.array([len(text) for text in texts], int)
     ids = np.zeros((len(texts), lens.max(initial=0)), int)
-    for row,t in zip(ids, texts): row[:len(t)] = t
+    for row,text in zip(ids, texts): row[:len(text)] = text
     return ids, lens
 
 # %% ../../nbs/read/03_ctc.ipynb #ac8b0646
@@ -226,14 +248,28 @@ def text_logp(
     ids, lens = padded(texts)
     return exact(logp, np.arange(len(texts)), ids, lens, kind == 'ctc', len(texts) >= many_items)
 
-# %% ../../nbs/read/03_ctc.ipynb #02dc0b2b
+# %% ../../nbs/read/03_ctc.ipynb #ab9b17e0
+def _best_ways(logp, symbol, skip): # (log-probability of each state `(S,)`, for each step from how far back each came)
+    "The best path to each state"
+    best = _first_step(logp, symbol)
+    ways = []
+    for row in logp[1:]:
+        jump = np.where(skip, _delayed(best, 2), -np.inf)
+        three = np.stack([best, _delayed(best, 1), jump])
+        ways.append(three.argmax(0))
+        best = three.max(0) + row[symbol]
+    return best, ways
+
+# %% ../../nbs/read/03_ctc.ipynb #9422906e
 def _follow_back(ways, state):
     "The states of the best path that ends in `state`, from how far back each step came"
     path = [state]
-    for back in reversed(ways): path.append(path[-1] - back[path[-1]])
+    for back in reversed(ways):
+        state = state - back[state]
+        path.append(state)
     return np.array(path[::-1])
 
-# %% ../../nbs/read/03_ctc.ipynb #8f6b25cc
+# %% ../../nbs/read/03_ctc.ipynb #82d0357e
 def ctc_path(
     logp, # Log-probabilities `(T, V)`
     ids # The text
@@ -241,12 +277,7 @@ def ctc_path(
     "The most probable alignment of a text"
     logp = check_logp(logp[None] if hasattr(logp, 'ndim') else [logp])[0]
     check_ids(logp[None], [ids])
-    symbol, skip = _states(ids)
-    best, ways = _first_step(logp, symbol), []
-    for row in logp[1:]:
-        three = np.stack([best, _delayed(best, 1), np.where(skip, _delayed(best, 2), -np.inf)])
-        ways.append(three.argmax(0))
-        best = three.max(0) + row[symbol]
+    best, ways = _best_ways(logp, *_states(ids))
     last = len(best)-1
     if last and best[last-1] > best[last]: last -= 1       # it ends in the last character, not in the blank behind it
     if best[last] == -np.inf: raise ModelError(f"text {list(ids)} has no alignment with {len(logp)} steps")

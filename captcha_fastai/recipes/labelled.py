@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['train_labelled', 'train_few_labels', 'fine_tune_model']
 
-# %% ../../nbs/recipes/02_labelled.ipynb #098cebee
+# %% ../../nbs/recipes/02_labelled.ipynb #a3c56f67
 from dataclasses import replace
 from pathlib import Path
 
 from fastai.torch_core import set_seed
 from fastcore.meta import delegates
 
-from captcha_fastai.core import CaptchaError, nfc
+from captcha_fastai.core import CaptchaError, check_range, nfc
 from captcha_fastai.data.labels import labelled
 from captcha_fastai.data.loaders import CaptchaDataLoaders, batch_tfms_for
 from captcha_fastai.train.models import archs, conv_small, crnn_small, pick_stride
@@ -23,25 +23,35 @@ from captcha_fastai.ship.modelfile import load_model, save_calibrated
 from captcha_fastai.recipes.result import Result, advice, command_line, course_of, file_size, length_option, read_log
 from captcha_fastai.recipes.synthetic import synthetic_for
 
-# %% ../../nbs/recipes/02_labelled.ipynb #b82f0da9
+# %% ../../nbs/recipes/02_labelled.ipynb #3e04f95a
+def check_outside(folder, *images):
+    "Refuse a folder to write to in which the images lie"
+    for o in images:
+        if o and Path(o).resolve() == Path(folder).resolve():
+            raise CaptchaError(f"--out: what is written would go to {o}, where the images are: give --out another name")
+
 def run_folder(out, *images)->Path:
     "The folder of a run: `model` for `model.safetensors`; refused if your images lie there"
     out = Path(out)
     if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
-    run = out.with_suffix('')
-    for folder in images:
-        if folder and Path(folder).resolve() == run.resolve():
-            raise CaptchaError(f"--out is {out}: its log would go to {folder}, where the images are: give --out another name")
-    return run
+    check_outside(out.with_suffix(''), *images)
+    return out.with_suffix('')
 
+# %% ../../nbs/recipes/02_labelled.ipynb #81b7e0ad
 def check_above_0(**values):
     "Refuse numbers that are not above 0"
     for name,value in values.items():
         if value is not None and not value > 0: raise CaptchaError(f"{name} is {value}: it must be above 0")
 
-def check_seed(seed:int):
-    "Refuse seeds that are not"
-    if seed < 0: raise CaptchaError(f"seed is {seed}: it must be 0 or more")
+def check_kept(model, out):
+    "Refuse to overwrite the model to start from"
+    if Path(model).resolve() == Path(out).resolve():
+        raise CaptchaError(f"{out}: is the model to start from: give --out another name, to keep it")
+
+def seed_everything(seed:int):
+    "Seed all that is random: the same seed trains the same model"
+    check_range(0, seed=seed)
+    set_seed(seed, reproducible=True)
 
 # %% ../../nbs/recipes/02_labelled.ipynb #aca2f370
 def with_peak_lr(recipe:Recipe, lr:float=None)->Recipe:
@@ -50,7 +60,7 @@ def with_peak_lr(recipe:Recipe, lr:float=None)->Recipe:
     ratio = lr/recipe.lr
     return replace(recipe, lr=lr, synthetic_lr=ratio*recipe.synthetic_lr, tune_lr=ratio*recipe.tune_lr)
 
-# %% ../../nbs/recipes/02_labelled.ipynb #31669012
+# %% ../../nbs/recipes/02_labelled.ipynb #8923d5b2
 def finish(
     learn, out, run, data,
     label:str='stem', # As `labelled` takes it
@@ -62,7 +72,8 @@ def finish(
     texts = [learn.spec.text(o.text) for o in [*learn.dls.train_ds.items, *learn.dls.valid_ds.items]]
     n_train, n_valid = len(learn.dls.train_ds), len(learn.dls.valid_ds)
     done = f'Trained {describe(learn.spec)} on {n_train} images.'
-    quality = (f'Of {n_valid} validation images (a little flattering: temperature and threshold were chosen on them{caution}):\n\n{report}')
+    chosen = f'a little flattering: temperature and threshold were chosen on them{caution}'
+    quality = f'Of {n_valid} validation images ({chosen}):\n\n{report}'
     files = f'model {file_size(out)}, log {run}/log.csv, checkpoint {run}/last.ckpt'
     helps = advice(report, course_of(read_log(run)), data, pretrained)
     return Result(out, done, quality, files, next_commands(out, data, label, texts), tuple(helps), report, learn.spec)
@@ -80,7 +91,7 @@ def next_commands(out, data, label, texts)->tuple:
     export = command_line('captcha-export', out, '--int8', '--images', data, '--label', label)
     return f'read images:    {read}', f'or in Python:   {python}', f'without torch:  {export}'
 
-# %% ../../nbs/recipes/02_labelled.ipynb #4c55aa23
+# %% ../../nbs/recipes/02_labelled.ipynb #1cbf7ea0
 @delegates(CaptchaDataLoaders.from_folder)
 def train_labelled(
     data, # Folder of labelled images, or a table of file names and labels
@@ -95,8 +106,7 @@ def train_labelled(
     "Train a reader on labelled images and calibrate it"
     run = run_folder(out, data)
     check_above_0(epochs=epochs, patience=patience, bs=recipe.bs, lr=recipe.lr)
-    check_seed(kwargs.get('seed', 42))
-    set_seed(kwargs.get('seed', 42), reproducible=True)
+    seed_everything(kwargs.get('seed', 42))
     learn = learner_for(data, recipe, **kwargs)
     stop = dict(best=patience is not None, patience=patience, resume=resume)
     if style:
@@ -122,7 +132,7 @@ def train_few_labels(data, out='model.safetensors', style:str='fit', **kwargs)->
     "Train a reader on synthetic captchas like yours first, then on few labelled images"
     return train_labelled(data, out, style, **kwargs)
 
-# %% ../../nbs/recipes/02_labelled.ipynb #b86ba7fd
+# %% ../../nbs/recipes/02_labelled.ipynb #b0fec167
 def learner_from(
     model, # File of the model to start from
     data, # As `labelled` takes it
@@ -132,7 +142,8 @@ def learner_from(
 ):
     "A learner for `data` that has what a model in a file has learned"
     net, spec = load_model(model)
-    if kwargs.pop('fold', False) and not spec.fold: raise CaptchaError(f"{model}: tells upper from lower case: train without --fold")
+    fold = kwargs.pop('fold', False)
+    if fold and not spec.fold: raise CaptchaError(f"{model}: tells upper from lower case: train without --fold")
     texts = [spec.text(o) for o in labelled(data, label)[1]]
     new = sorted(set(nfc(chars) if chars else ''.join(texts)) - set(spec.chars))
     kept = dict(chars=spec.chars + ''.join(new), fold=spec.fold, max_len=max(spec.max_len, *map(len, texts)))
@@ -145,7 +156,7 @@ def _same_columns(spec):
     if not issubclass(archs[spec.arch], (crnn_small, conv_small)): return spec.arch_args
     return dict(stride=pick_stride(spec.width, spec.max_len)) | spec.arch_args
 
-# %% ../../nbs/recipes/02_labelled.ipynb #113666f7
+# %% ../../nbs/recipes/02_labelled.ipynb #8636075d
 @delegates(CaptchaDataLoaders.from_folder)
 def fine_tune_model(
     model, # Model file to start from; it is kept
@@ -159,10 +170,9 @@ def fine_tune_model(
 )->Result:
     "Go on with a model on labelled images, and calibrate it anew"
     run = run_folder(out, data)
-    if Path(model).resolve() == Path(out).resolve(): raise CaptchaError(f"{out}: is the model to start from: give --out another name, to keep it")
+    check_kept(model, out)
     check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
-    check_seed(kwargs.get('seed', 42))
-    set_seed(kwargs.get('seed', 42), reproducible=True)
+    seed_everything(kwargs.get('seed', 42))
     learn = learner_from(model, data, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
     epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
     train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)

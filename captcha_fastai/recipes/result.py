@@ -36,10 +36,11 @@ def read_log(folder)->list:
     path = Path(folder)/'log.csv'
     return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
 
-# %% ../../nbs/recipes/00_result.ipynb #bbab62d6
-_course = dict(memorising="It has learned its training images by heart: their loss fell, the validation images stayed unread.",
-               plateau="It has learned next to nothing: neither loss fell.",
-               learning="It is not finished, or the images are hard for it.")
+# %% ../../nbs/recipes/00_result.ipynb #d61b74b8
+_COURSES = dict(
+    memorising="It has learned its training images by heart: their loss fell, the validation images stayed unread.",
+    plateau="It has learned next to nothing: neither loss fell.",
+    learning="It is not finished, or the images are hard for it.")
 
 def advice(
     report:Report, # Of the validation images
@@ -49,8 +50,9 @@ def advice(
 )->list: # Lines
     "What would help a reader that is not good; nothing if it is"
     if report.accuracy >= .9: return []
-    lines = [f'This reader is not good yet. {_course[course]} What would help:']
-    if not pretrained: lines.append(f"  synthetic captchas first: {command_line('captcha-train', data, '--style', 'fit')}")
+    lines = [f'This reader is not good yet. {_COURSES[course]} What would help:']
+    pretrain = command_line('captcha-train', data, '--style', 'fit')
+    if not pretrained: lines.append(f"  synthetic captchas first: {pretrain}")
     lines.append(f"  more labels; how many, says: {command_line('captcha-curve', data)}")
     doubtful = [f'{name} ({truth!r} read as {read!r})' for name,truth,read,p in report.worst(3) if p > .5]
     if doubtful: lines.append(f"  a look at labels that may be wrong: {', '.join(doubtful)}")

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['find_style']
 
-# %% ../../nbs/recipes/01_synthetic.ipynb #b2d27346
+# %% ../../nbs/recipes/01_synthetic.ipynb #5de8b9b0
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -21,13 +21,17 @@ from captcha_fastai.train.learner import usual_tfms
 from captcha_fastai.train.schedule import Recipe
 from captcha_fastai.train.refine import Refine, load_refiner, read_refiner_style
 
-# %% ../../nbs/recipes/01_synthetic.ipynb #ea520884
+# %% ../../nbs/recipes/01_synthetic.ipynb #1d772ba8
 @dataclass(frozen=True)
 class Source:
     "Where synthetic captchas come from"
     style:str          # `fit`, a name in `styles`, or a file of looks
     fonts:tuple = ()   # Font files; those of the style if empty
     refiner:str = ''   # File of a refiner
+
+    def found(self, style:str)->'Source':
+        "The same with a style that was found; a file of looks names its fonts itself"
+        return replace(self, style=style, fonts=() if style.endswith('.json') else self.fonts)
 
 def parse_style(style:str)->Source:
     "A style as it is written in a command"
@@ -37,7 +41,8 @@ def parse_style(style:str)->Source:
     if kind == '.json': return Source(style)
     name, _, font = style.partition(':')
     if name != 'fit' and name not in styles:
-        raise CaptchaError(f"style {name!r} is unknown: choose from fit, {', '.join(styles)}, or give a file of looks (*.json) or a refiner (*.safetensors)")
+        raise CaptchaError(f"style {name!r} is unknown: choose from fit, {', '.join(styles)}, "
+                           "or give a file of looks (*.json) or a refiner (*.safetensors)")
     return Source(name, (font,) if font else ())
 
 # %% ../../nbs/recipes/01_synthetic.ipynb #379cf871
@@ -89,7 +94,7 @@ def written_chars(
     for c in sorted(set(nfc(written))): cases.setdefault(spec.text(c), []).append(c)
     return ''.join(''.join(cases.get(c, [c])) for c in spec.chars)
 
-# %% ../../nbs/recipes/01_synthetic.ipynb #557815d4
+# %% ../../nbs/recipes/01_synthetic.ipynb #39ff455d
 def synthetic_loaders(
     source:Source, # With a style that is known: not `fit`
     spec:Spec, # Of the reader
@@ -103,11 +108,11 @@ def synthetic_loaders(
     tfms = batch_tfms_for(spec) if batch_tfms is None else list(batch_tfms)
     if source.refiner: tfms = [Refine(load_refiner(source.refiner)), *tfms]
     return CaptchaDataLoaders.from_synth(
-        chars or spec.chars, lengths, source.style, n=recipe.synthetic_epoch, n_valid=recipe.synthetic_valid, online=True,
+        chars or spec.chars, lengths, source.style, recipe.synthetic_epoch, recipe.synthetic_valid, online=True,
         synth_size=(spec.height, spec.width), max_len=spec.max_len, channels=spec.channels, fold=spec.fold,
         bs=recipe.synthetic_bs, seed=seed, batch_tfms=tfms, fonts=source.fonts or None)
 
-# %% ../../nbs/recipes/01_synthetic.ipynb #9b65e985
+# %% ../../nbs/recipes/01_synthetic.ipynb #07234976
 def synthetic_for(
     learn, # With labelled images
     style:str, # As `parse_style` takes it
@@ -126,6 +131,7 @@ def synthetic_for(
     if learn.spec.fold: chars = written_chars(learn.spec, ''.join(texts) + chars)
     else: chars = learn.spec.chars
     if source.style == 'fit':
-        found = find_style([o.image for o in items], chars, lengths, texts if use_labels else None, folder, source.fonts)
-        source = Source(found, () if found.endswith('.json') else source.fonts, source.refiner)
+        images = [o.image for o in items]
+        found = find_style(images, chars, lengths, texts if use_labels else None, folder, source.fonts)
+        source = source.found(found)
     return synthetic_loaders(source, learn.spec, lengths, chars, seed, recipe=recipe)

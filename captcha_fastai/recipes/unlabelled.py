@@ -5,13 +5,10 @@
 # %% auto #0
 __all__ = ['train_unlabelled', 'self_train_model']
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #14ce1258
+# %% ../../nbs/recipes/03_unlabelled.ipynb #9fe4837c
 import warnings
 from dataclasses import replace
 from pathlib import Path
-
-from fastai.torch_core import set_seed
-from fastcore.meta import delegates
 
 from captcha_fastai.core import CaptchaError, ImageError, Spec, nfc
 from captcha_fastai.read.images import images_in, to_array
@@ -25,14 +22,16 @@ from captcha_fastai.train.selftrain import self_train
 from captcha_fastai.ship.modelfile import load_model, save_calibrated, save_model
 from captcha_fastai.recipes.result import Result, command_line, file_size
 from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, synthetic_for, synthetic_loaders
-from captcha_fastai.recipes.labelled import as_written, check_above_0, check_seed, describe, finish, learner_from, run_folder
+from captcha_fastai.recipes.labelled import (as_written, check_above_0, check_kept, describe, finish, learner_from,
+                                             run_folder, seed_everything)
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #961a25ee
+# %% ../../nbs/recipes/03_unlabelled.ipynb #1212942e
 def unlabelled_images(path)->list:
     "The images without labels that a path names; twenty at least"
-    if isinstance(path, (str, Path)) and not Path(path).exists(): raise CaptchaError(f"{path}: no such file or folder")
+    named = isinstance(path, (str, Path))
+    if named and not Path(path).exists(): raise CaptchaError(f"{path}: no such file or folder")
     images = images_in(path)
-    if len(images) < 20: raise CaptchaError(f"{path}: {len(images)} images: at least 20 are needed, some thousands do well")
+    if len(images) < 20: raise CaptchaError(f"{path}: {len(images)} images: at least 20 are needed, better thousands")
     return images
 
 def text_lengths(length)->tuple: # (fewest, most)
@@ -41,26 +40,26 @@ def text_lengths(length)->tuple: # (fewest, most)
     if not fewest or not most: raise CaptchaError(f"length is {length}: give a number from 1, or two such as 4-6")
     return fewest, most
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #770c6254
+# %% ../../nbs/recipes/03_unlabelled.ipynb #6e9cbf7f
 def teach(
     learn, # A reader that reads something already
     pool, # Images without labels
     synthetic=None, # Loaders of synthetic captchas to mix in
     items=(), # Labelled `Captcha`s to mix in
     folder='models/selftrain', # For what is known so far
-    length=None, # (fewest, most) characters; those of `items` if not given
-    **kwargs # `balanced`, `seed`, `recipe` of `self_train`
+    length=None, # Characters in a text; as in `items` if not given
+    **options # `balanced`, `seed`, `recipe` of `self_train`
 ):
     "Self-training with unlabelled images, beside labelled and synthetic ones"
     texts = [learn.spec.text(o.text) for o in items]
     if texts and not length: length = min(map(len, texts)), max(map(len, texts))
     own = ([o.image for o in items], texts) if items else None
-    self_train(learn, pool, synthetic and synth_of(synthetic), own, folder=folder, length=length, **kwargs)
+    self_train(learn, pool, synthetic and synth_of(synthetic), own, folder=folder, length=length, **options)
     rare = set(learn.spec.chars) - {*learn.occurring, *''.join(texts)}
-    if rare: warnings.warn(f"hardly ever read: {' '.join(sorted(rare))}: leave out of --chars what does not occur")
+    if rare: warnings.warn(f"hardly ever read: {' '.join(sorted(rare))}: leave out what does not occur")
     return learn
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #801ebf25
+# %% ../../nbs/recipes/03_unlabelled.ipynb #cfc4617e
 def train_unlabelled(
     images, # Folder, zip file or challenge file (*.json), or a list of images
     chars:str, # The alphabet
@@ -72,40 +71,48 @@ def train_unlabelled(
     **kwargs # `fold` (ignore case), `balanced` (characters come equally often), `seed`
 )->Result:
     "Train a reader on synthetic captchas, then on images without labels"
-    seed, balanced, fold = kwargs.get('seed', 42), kwargs.get('balanced', True), kwargs.get('fold', False)
-    run = run_folder(out, images if isinstance(images, (str, Path)) else None)
-    check_seed(seed)
-    check_above_0(epochs=recipe.unlabelled_epochs, lr=recipe.lr)
-    set_seed(seed, reproducible=True)
+    seed, lengths = kwargs.get('seed', 42), text_lengths(length)
+    run = run_folder(out, _folder_of(images))
+    check_above_0(epochs=recipe.unlabelled_epochs, lr=recipe.synthetic_lr)
+    seed_everything(seed)
     pool = unlabelled_images(images)
-    synthetic = _synthetic_like(pool, parse_style(style), chars, text_lengths(length), run, fold, seed, recipe)
+    source = known_source(style, pool, chars, lengths, run)
+    synthetic = _synthetic_like(pool, source, chars, lengths, kwargs.get('fold', False), seed, recipe)
     learn = captcha_learner(synthetic, recipe.arch)
     train_captcha(learn, recipe.unlabelled_epochs, recipe.synthetic_lr, run, resume)
     save_model(learn, out)
-    teach(learn, pool, synthetic, folder=run/'selftrain', length=text_lengths(length), balanced=balanced, seed=seed, recipe=recipe)
-    save_model(learn, out)
+    options = dict(balanced=kwargs.get('balanced', True), seed=seed, recipe=recipe)
+    teach(learn, pool, synthetic, (), run/'selftrain', lengths, **options)
     return _unmeasured(learn, Path(out), run, len(pool), length)
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #082c438a
-def _synthetic_like(pool, source, chars, lengths, run, fold, seed, recipe):
-    "Endless synthetic captchas like unlabelled images"
+# %% ../../nbs/recipes/03_unlabelled.ipynb #e96dfbbe
+def _folder_of(images): return images if isinstance(images, (str, Path)) else None
+
+def known_source(style:str, pool, chars:str, lengths, folder)->Source:
+    "Where synthetic captchas come from, with a style that was found where it is `fit`"
+    source = parse_style(style)
+    if source.style != 'fit': return source
+    return source.found(find_style(pool, chars, lengths, folder=folder, fonts=source.fonts))
+
+def _synthetic_like(pool, source, chars, lengths, fold, seed, recipe):
+    "Endless synthetic captchas of the size of unlabelled images"
     chars = ''.join(dict.fromkeys(nfc(chars)))
     spec = Spec(alphabet_of(chars, fold), lengths[1], *guess_size(pool), fold=fold)
-    if source.style == 'fit':
-        source = Source(find_style(pool, chars, lengths, folder=run, fonts=source.fonts), source.fonts, source.refiner)
     return synthetic_loaders(source, spec, lengths, chars, seed, usual_tfms(recipe.arch), recipe)
 
+# %% ../../nbs/recipes/03_unlabelled.ipynb #d468e707
 def _unmeasured(learn, out, run, n, length):
-    "The last words for a reader that nobody has measured"
-    done = f'Trained {describe(learn.spec)} on synthetic captchas, then on {n} images without labels.\n{learn.rounds[-1]}'
+    "Write a reader that nobody has measured, and say so"
+    save_model(learn, out)
+    trained = f'Trained {describe(learn.spec)} on synthetic captchas, then on {n} images without labels.'
     quality = ('No image has a label, so nobody knows how often this is right. Confidences are not calibrated, '
                'and there is no threshold to accept readings by.')
     files = f'model {file_size(out)}, log {run}/log.csv, rounds of self-training in {run}/selftrain'
-    ask = command_line('captcha-evaluate', out, 'FOLDER')
-    read = command_line('captcha-read', out, 'IMAGE...', '--length', length)
-    return Result(out, done, quality, files, (f'label a hundred images and ask:  {ask}', f'read images:  {read}'), spec=learn.spec)
+    ask = 'label a hundred images and ask:  ' + command_line('captcha-evaluate', out, 'FOLDER')
+    read = 'read images:  ' + command_line('captcha-read', out, 'IMAGE...', '--length', length)
+    return Result(out, f'{trained}\n{learn.rounds[-1]}', quality, files, (ask, read), spec=learn.spec)
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #e52fdbda
+# %% ../../nbs/recipes/03_unlabelled.ipynb #a1ce86bc
 def self_train_model(
     model, # Model file to start from; it is kept
     images, # Images without labels: a folder, zip file, challenge file or list
@@ -117,46 +124,50 @@ def self_train_model(
     **kwargs # `label`, `valid_pct`, `seed` (as in training); `balanced` (characters come equally often)
 )->Result:
     "Make a model better with images that have no labels"
-    run = run_folder(out, images if isinstance(images, (str, Path)) else None, data)
-    if Path(model).resolve() == Path(out).resolve(): raise CaptchaError(f"{out}: is the model to start from: give --out another name, to keep it")
-    check_seed(kwargs.get('seed', 42))
-    set_seed(kwargs.get('seed', 42), reproducible=True)
+    run = run_folder(out, _folder_of(images), data)
+    check_kept(model, out)
+    options = dict(balanced=kwargs.pop('balanced', True), seed=kwargs.get('seed', 42), recipe=recipe)
+    seed_everything(options['seed'])
     pool = unlabelled_images(images)
-    if data: return _self_train_labelled(model, pool, out, run, data, style, length, recipe, **kwargs)
-    return _self_train_alone(model, pool, out, run, style or 'fit', length, recipe, **kwargs)
+    if data: learn, synthetic = _labelled_start(model, data, style, length, run, recipe, **kwargs)
+    else: learn, synthetic = _synthetic_start(model, pool, style or 'fit', length, run, recipe, options['seed'])
+    items = list(learn.dls.train_ds.items) if data else ()
+    if data: pool = not_held_out(pool, learn.dls)
+    teach(learn, pool, synthetic, items, run/'selftrain', length, **options)
+    if not data: return _unmeasured(learn, Path(out), run, len(pool), length)
+    return _measured(learn, out, run, data, kwargs.get('label', 'stem'), len(pool))
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #1b187fd5
-def _self_train_labelled(model, pool, out, run, data, style, length, recipe, balanced=True, label='stem', seed=42, **kwargs):
-    "With labels: they are mixed in, and the validation images say how good it is"
-    learn = learner_from(model, data, label, seed=seed, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
+# %% ../../nbs/recipes/03_unlabelled.ipynb #9e51c310
+def _labelled_start(model, data, style, length, run, recipe, **kwargs):
+    "A learner of a model's labelled images, and synthetic captchas if wanted"
+    learn = learner_from(model, data, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
     check_length(length, learn.spec.max_len)
-    written = as_written(learn, data, label, seed=seed)
-    synthetic = synthetic_for(learn, style, run, **written, recipe=recipe) if style else None
-    others = not_held_out(pool, learn.dls)
-    items = list(learn.dls.train_ds.items)
-    teach(learn, others, synthetic, items, run/'selftrain', length, balanced=balanced, seed=seed, recipe=recipe)
-    result = finish(learn, out, run, data, label, True)
-    return replace(result, done=f'{result.done}\nSelf-training with {len(others)} images without labels: {learn.rounds[-1]}',
-                   files=f'model {file_size(out)}, rounds of self-training in {run}/selftrain')
+    if not style: return learn, None
+    return learn, synthetic_for(learn, style, run, **as_written(learn, data, **kwargs), recipe=recipe)
 
-def _self_train_alone(model, pool, out, run, style, length, recipe, balanced=True, seed=42, **_):
-    "Without labels: synthetic captchas are mixed in"
+def _synthetic_start(model, pool, style, length, run, recipe, seed):
+    "A learner of synthetic captchas like unlabelled images, with a model's weights"
     net, spec = load_model(model)
     if not length: raise CaptchaError("without labelled images, say how long texts are (--length 4, or 4-6)")
     check_length(length, spec.max_len)
-    lengths, source = text_lengths(length), parse_style(style)
-    if source.style == 'fit': source = Source(find_style(pool, spec.chars, lengths, folder=run, fonts=source.fonts))
+    lengths = text_lengths(length)
+    source = known_source(style, pool, spec.chars, lengths, run)
     synthetic = synthetic_loaders(source, spec, lengths, seed=seed, recipe=recipe)
-    learn = start_from(captcha_learner(synthetic, spec.arch, spec.arch_args), net, spec)
-    teach(learn, pool, synthetic, folder=run/'selftrain', length=lengths, balanced=balanced, seed=seed, recipe=recipe)
-    save_model(learn, out)
-    return _unmeasured(learn, Path(out), run, len(pool), length)
+    return start_from(captcha_learner(synthetic, spec.arch, spec.arch_args), net, spec), synthetic
 
-# %% ../../nbs/recipes/03_unlabelled.ipynb #a3d34262
+# %% ../../nbs/recipes/03_unlabelled.ipynb #055271de
+def _measured(learn, out, run, data, label, n):
+    "The last words where labels tell how good it is"
+    result = finish(learn, out, run, data, label, True)
+    done = f'{result.done}\nSelf-training with {n} images without labels: {learn.rounds[-1]}'
+    files = f'model {file_size(out)}, rounds of self-training in {run}/selftrain'
+    return replace(result, done=done, files=files)
+
+# %% ../../nbs/recipes/03_unlabelled.ipynb #c39b2b97
 def check_length(length, most:int):
     "Refuse texts that are longer than any label"
     if length and (parse_length(length)[1] or 0) > most:
-        raise CaptchaError(f"--length is {length}: the model can learn {most} characters at most, the longest of its labels")
+        raise CaptchaError(f"--length is {length}: the model can learn {most} characters at most")
 
 def not_held_out(pool, dls)->list:
     "What of some images is not among the validation images"
