@@ -4,10 +4,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from captcha_fastai.core import Spec
 from captcha_fastai.data.labels import labelled
 from captcha_fastai.draw.synth import Synth, write_synth
+from captcha_fastai.read.reader import Reader
 
 scripts = Path(sys.executable).parent
 
@@ -20,6 +23,17 @@ def data(tmp_path_factory):
     (d/'names').mkdir()
     for p, l in zip(*labelled(table)): shutil.copy(p, d/'names'/f'{l}_{p.name}')
     return d
+
+
+@pytest.fixture
+def abc_reader():
+    "Reads `abc` whatever it is shown"
+    spec = Spec('abc123', 3, 8, 24, arch='heads_small', decoder='heads')
+    def logp(x):
+        y = np.full((len(x), 3, 7), -8., np.float32)
+        y[:, range(3), [1, 2, 3]] = -.01
+        return y - np.logaddexp.reduce(y, -1, keepdims=True)
+    return Reader(logp, spec)
 
 
 @pytest.fixture

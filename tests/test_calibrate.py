@@ -1,30 +1,15 @@
 "Confidence that means how often a reading is right"
 import numpy as np
 import pytest
-from PIL import Image
 
 from captcha_fastai.core import CaptchaError, LabelError, Spec
 from captcha_fastai.judge.calibrate import calibrate, fit_temperature, log_probabilities
 from captcha_fastai.judge.report import evaluate
 from captcha_fastai.read.reader import Reader
-
-white = Image.new('L', (200, 50), 'white')
-small = np.zeros((8, 24, 1), np.uint8)
-
+from helpers import small, white
 
 @pytest.fixture
 def either(): return Reader(lambda x: np.log([[[.1, .2, .7]]]*len(x)), Spec('0O', max_len=1, decoder='heads'))
-
-
-@pytest.fixture
-def abc_reader():
-    "Reads `abc` whatever it is shown"
-    spec = Spec('abc123', 3, 8, 24, arch='heads_small', decoder='heads')
-    def logp(x):
-        y = np.full((len(x), 3, 7), -8., np.float32)
-        y[:, range(3), [1, 2, 3]] = -.01
-        return y - np.logaddexp.reduce(y, -1, keepdims=True)
-    return Reader(logp, spec)
 
 
 def test_logits_that_are_twice_too_large_get_a_temperature_of_two():
@@ -67,7 +52,7 @@ def test_cases_that_the_model_lacks_count_as_what_it_has(abc_reader):
 
 
 def test_images_that_cannot_be_opened_are_left_out(either):
-    with pytest.warns(UserWarning, match='1 of 3 images are left out of the calibration, such as gone.png'):
+    with pytest.warns(UserWarning, match='1 of 3 images cannot be read and are left out of the calibration, such as gone.png'):
         assert calibrate(either, [white, 'gone.png', white], ['O', 'O', '0'])[1].truths == ['O', '0']
 
 

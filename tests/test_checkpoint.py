@@ -7,10 +7,11 @@ import pytest
 import torch
 from fastai.vision.all import Callback, DataLoaders, L, Learner, nn, set_seed
 
-from captcha_fastai.core import ModelError, Resumable
+from captcha_fastai.core import CaptchaError, ModelError, Resumable
 from captcha_fastai.train.checkpoint import (AverageWeights, Checkpoint, as_plain, check_same_settings, load_checkpoint, random_state,
                                              read_checkpoint, resumable_parts, run_checkpoint, save_checkpoint, set_random_state,
-                                             weights_digest)
+                                             naming, weights_digest)
+from helpers import StopAfter, assert_equal_weights
 
 
 class Counter(Resumable, Callback):
@@ -19,14 +20,6 @@ class Counter(Resumable, Callback):
     def after_batch(self): self.n += self.training
     def state_dict(self): return dict(n=self.n)
     def load_state_dict(self, state): self.n = state['n']
-
-
-class StopAfter(Callback):
-    "As if the process had been killed after an epoch"
-    order = 99
-    def __init__(self, n): self.n = n
-    def after_epoch(self):
-        if self.epoch + 1 == self.n: raise KeyboardInterrupt
 
 
 def line_learner(cbs=None):
@@ -44,13 +37,23 @@ def fit(folder, epochs=4, resume=False, cbs=None, learn=None, **kwargs):
     return learn
 
 
-def assert_equal_weights(a, b):
-    for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()): assert torch.equal(x, y)
-
-
 def test_what_was_saved_is_read(tmp_path):
     save_checkpoint(dict(epoch=3), tmp_path/'last.ckpt')
     assert read_checkpoint(tmp_path/'last.ckpt', 'epoch') == {'epoch': 3}
+
+
+@pytest.mark.parametrize('error, why', [
+    (CaptchaError('its width is 0'), 'm.pt: its width is 0$'), (FileNotFoundError('x'), 'm.pt: no such file$'),
+    (KeyError('refiner'), r"m.pt: not a refiner \('refiner'\)$"), (EOFError(), r'm.pt: not a refiner \(EOFError\)$'),
+    (RuntimeError('first\nsecond'), r'm.pt: not a refiner \(first\)$')])
+def test_whatever_is_wrong_with_a_file_the_error_names_it(error, why):
+    with pytest.raises(ModelError, match=why):
+        with naming('m.pt', 'a refiner'): raise error
+
+
+def test_an_interrupt_is_no_error_of_a_file():
+    with pytest.raises(KeyboardInterrupt):
+        with naming('m.pt', 'a refiner'): raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize('content', [b'', b'nonsense'])

@@ -78,7 +78,7 @@ def test_duplicates_of_what_is_trained_on_are_not_measured():
     learned = {i % 40 for i in part}
     assert sorted(test) == [i for i in range(45) if i % 40 not in learned]
     assert len(part) == 20 and len(test) < 25
-    with pytest.raises(CaptchaError, match='of the 20 images to measure with 20 are duplicates'): train_and_test(pictures[:1]*40, ['0']*40, 20)
+    with pytest.raises(CaptchaError, match='20 of 20 images to measure with are duplicates'): train_and_test(pictures[:1]*40, ['0']*40, 20)
 
 
 # What is refused before anything is trained

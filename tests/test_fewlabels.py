@@ -16,14 +16,7 @@ from captcha_fastai.train.fewlabels import (Rehearse, check_same_task, fit_two_s
                                             synth_of)
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.schedule import Recipe, train_captcha
-
-
-class StopAfter(Callback):
-    "As if the process had been killed after an epoch"
-    order = 99
-    def __init__(self, n): self.n = n
-    def after_epoch(self):
-        if self.epoch + 1 == self.n: raise KeyboardInterrupt
+from helpers import StopAfter, assert_equal_weights
 
 
 def captchas(chars='OX', length=2, n=8, n_valid=4, size=(32, 64), bs=4, **kwargs):
@@ -41,10 +34,6 @@ def tiny_learner():
 def small_learner(chars='OX', **kwargs):
     return captcha_learner(captchas(chars, n=16, n_valid=60, bs=16, batch_tfms=[]), arch_args=dict(widths=(8, 16, 24, 24, 32), hidden=32),
                            bf16=False, **kwargs)
-
-
-def assert_equal_weights(a, b):
-    for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()): assert torch.equal(x, y)
 
 
 # Two stages
@@ -115,17 +104,17 @@ def test_a_wrong_share_is_refused_before_anything_is_trained(staged, tmp_path):
 # The same task
 
 def test_captchas_of_another_alphabet_are_refused(tmp_path):
-    with pytest.raises(CaptchaError, match="have chars 'OXY', the learner has 'OX'"): fit_two_stage(tiny_learner(), captchas('OXY'), tmp_path)
+    with pytest.raises(CaptchaError, match="chars is 'OXY', the learner's is 'OX'"): fit_two_stage(tiny_learner(), captchas('OXY'), tmp_path)
 
 
 def test_captchas_that_are_scaled_otherwise_are_refused():
     dls = captchas()
     learn = SimpleNamespace(spec=Spec(**{**vars(dls.spec), 'mean': 0., 'std': 1.}))
-    with pytest.raises(CaptchaError, match='have mean 0.5'): check_same_task(learn, dls)
+    with pytest.raises(CaptchaError, match='mean is 0.5'): check_same_task(learn, dls)
 
 
 def test_longer_captchas_are_refused():
-    with pytest.raises(CaptchaError, match='have up to 3 characters, the learner 2'):
+    with pytest.raises(CaptchaError, match="max_len is 3, the learner's is 2"):
         check_same_task(SimpleNamespace(spec=captchas().spec), captchas(length=(2, 3)))
 
 
@@ -157,7 +146,7 @@ def test_only_endless_captchas_are_rehearsed():
 
 @pytest.mark.parametrize('p', [-.1, 0, 1, 1.5])
 def test_a_share_is_between_0_and_1(p):
-    with pytest.raises(CaptchaError, match=f'p is {p}: give a share between 0 and 1'): Rehearse(endless(), p)
+    with pytest.raises(CaptchaError, match=f'p is {p}: it must be from 0.001 to 0.999'): Rehearse(endless(), p)
 
 
 @pytest.mark.parametrize('share, labels, p', [(.94, 50, None), (.95, 10, .5), (.95, 50, .5), (.95, 200, .2)])
@@ -201,9 +190,9 @@ def test_all_last_layers_are_matched_by_character():
 
 def test_another_net_is_refused():
     learn, other = small_learner(), captcha_learner(captchas(), 'crnn_tiny')
-    with pytest.raises(ModelError, match='is crnn_small for 32x64x1, the learner crnn_tiny'): start_from(other, learn.model, learn.spec)
+    with pytest.raises(ModelError, match="arch is 'crnn_small', the learner's is 'crnn_tiny'"): start_from(other, learn.model, learn.spec)
     wider = captcha_learner(captchas(), arch_args=dict(widths=(8, 16, 24, 24, 40), hidden=32))
-    with pytest.raises(ModelError, match='has another shape .* give the same arch_args'): start_from(wider, learn.model, learn.spec)
+    with pytest.raises(ModelError, match='has another shape: give the same arch_args'): start_from(wider, learn.model, learn.spec)
 
 
 def test_a_run_from_another_model_is_not_resumed(tmp_path):

@@ -44,7 +44,7 @@ def test_the_same_seed_finds_the_same_style(real):
 
 def test_labels_are_the_texts_that_are_generated(small):
     images, texts = small
-    with pytest.warns(UserWarning, match='no style comes near these images .*: have a look with show_fit'):
+    with pytest.warns(UserWarning, match='no style comes near .*: look at show_fit'):
         looks = fit_style(images, [*texts[:-1], 'éé'], 'OX7', 2, steps=1, tries=1)
     assert looks[0].fonts                                    # of one that has é
 

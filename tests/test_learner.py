@@ -18,7 +18,7 @@ from captcha_fastai.data.images import CaptchaImageBW
 from captcha_fastai.data.labels import CaptchaBlock, TensorCaptcha
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.train.learner import (Autocast, CaptchaLearner, TrimMemory, captcha_learner, captcha_splitter, check_fit, check_scale, fused_adamw, has_norm, losses,
-                                          spec_from_dls, trim_memory, usual_tfms)
+                                          spec_from_dls, task_of, training_dls, trim_memory, usual_tfms)
 from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss, HeadsLoss
 from captcha_fastai.train.metrics import CaptchaAccuracy
 from captcha_fastai.train.models import archs, make_model
@@ -70,6 +70,13 @@ def test_the_spec_of_a_data_block_is_read_off_a_batch(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         spec_from_dls(block.new(item_tfms=Resize((16, 32), method='squish')).dataloaders(sorted(tmp_path.glob('*.png')), bs=8))
+
+
+def test_all_images_can_be_trained_on_as_another_spec_has_them():
+    spec = spec_from_dls(loaders())
+    dls = training_dls(list(IMAGES), list(TEXTS), bs=8, **task_of(spec))
+    assert len(dls.train_ds) == len(IMAGES) and len(dls.valid_ds) == 2
+    assert task_of(dls.spec) == task_of(spec) == dict(chars='OX', max_len=3, fold=False, size=(16, 64), channels=1)
 
 
 def test_what_is_not_for_captchas_is_said_so():

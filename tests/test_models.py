@@ -44,7 +44,7 @@ def test_columns_are_read_from_left_to_right():
 
 @pytest.mark.parametrize('spec, why', [
     (dict(arch='resnet'), 'resnet. is unknown: choose from crnn_small, crnn_tiny, conv_small, heads_small'),
-    (dict(arch='heads_small'), "needs decoder 'heads', not 'ctc'"),
+    (dict(arch='heads_small'), "decoder is 'ctc': it must be 'heads'"),
     (dict(arch_args=dict(stride=3)), 'stride is 3: it must be 2, 4 or 8'),
     (dict(arch_args=dict(depth=3)), "cannot be built with .* unexpected keyword argument 'depth'"),
     (dict(arch_args=dict(spec=3)), "cannot be built with .*'spec'"),

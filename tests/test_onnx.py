@@ -62,7 +62,7 @@ def test_a_model_with_its_specification_is_exported_too(tmp_path):
 
 
 def test_8_bits_of_an_untrained_model_are_refused(tmp_path):
-    with pytest.raises(ModelError, match='m.onnx: not written: the model is sure of only'): export_onnx(untrained('crnn_tiny'), tmp_path/'m.onnx', int8=True)
+    with pytest.raises(ModelError, match='m.onnx: not written: 0 images that it reads are too few'): export_onnx(untrained('crnn_tiny'), tmp_path/'m.onnx', int8=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -90,13 +90,13 @@ def test_answers_that_are_much_worse_are_refused(trained):
     spec, reader = trained.learn.spec, load_reader(trained.int8)
     logp = reader.logp(trained.images)
     right = np.mean([r.text == t for r, t in zip(reader.read_many(trained.images), trained.labels)])
-    with pytest.raises(ModelError, match=f'accuracy falls by {right:.1%} on 60 images: at most 1.0%'): check_int8(np.roll(logp, 1, -1), logp, spec, trained.labels, .01)
+    with pytest.raises(ModelError, match=f'accuracy falls by {right:.1%} on 60 images, not 1.0%'): check_int8(np.roll(logp, 1, -1), logp, spec, trained.labels, .01)
     with pytest.raises(ModelError, match='are these their labels'): check_int8(logp, logp, spec, ['OOO']*60, .01)
-    with pytest.raises(ModelError, match='differs from torch by'): check_float(logp-.001, logp, spec)
-    with pytest.raises(ModelError, match='differs from torch by nan'): check_float(logp*np.nan, logp, spec)
+    with pytest.raises(ModelError, match='differ from torch by'): check_float(logp-.001, logp, spec)
+    with pytest.raises(ModelError, match='differ from torch by nan'): check_float(logp*np.nan, logp, spec)
 
 
-@pytest.mark.parametrize('few, why', [(dict(images=10), 'm.onnx: not written: 10 images are too few'), (dict(images=30, labels=2), '2 labels for 30 images')])
+@pytest.mark.parametrize('few, why', [(dict(images=10), 'm.onnx: not written: 10 images that it reads are too few'), (dict(images=30, labels=2), '30 images but 2 labels')])
 def test_a_refused_export_leaves_the_file_that_was_there(trained, tmp_path, few, why):
     (tmp_path/'m.onnx').write_text('before')
     labels = trained.labels[:few['labels']] if 'labels' in few else None
@@ -104,7 +104,7 @@ def test_a_refused_export_leaves_the_file_that_was_there(trained, tmp_path, few,
     assert [(o.name, o.read_text()) for o in tmp_path.iterdir()] == [('m.onnx', 'before')]
 
 
-@pytest.mark.parametrize('images, why', [([], 'none of 0 images can be read'), (['gone.png'], 'none of 1 images can be read: gone.png: no such file')])
+@pytest.mark.parametrize('images, why', [([], '0 of 0 images can be read'), (['gone.png'], '0 of 1 images can be read')])
 def test_an_export_without_a_readable_image_is_refused(trained, tmp_path, images, why):
     with pytest.raises(ImageError, match=why): export_onnx(trained.learn, tmp_path/'m.onnx', images=images)
 

@@ -54,7 +54,7 @@ def test_a_file_says_what_it_is(): assert file_spec(file_meta(spec), 'm.onnx') =
 
 
 @pytest.mark.parametrize('meta, why', [({}, 'm.onnx: holds no captcha_fastai model'), ({**file_meta(spec), 'version': '2'}, 'version 2 of the format'),
-                                       ({**file_meta(spec), 'spec': '{}'}, "m.onnx: spec: 'chars' and 'max_len' must be there")])
+                                       ({**file_meta(spec), 'spec': '{}'}, "m.onnx: .*spec: 'chars' and 'max_len' must be there")])
 def test_what_a_file_says_is_checked(meta, why):
     with pytest.raises(ModelError, match=why): file_spec(meta, 'm.onnx')
 
@@ -108,7 +108,7 @@ def weights_in_an_attribute(graph):
 def test_more_than_a_captcha_model_needs_is_refused(change, why):
     model = halves()
     change(model.graph)
-    with pytest.raises(ModelError, match=f'm.onnx: not an ONNX file that is safe to open: it has .*{why}'): check_graph(model.SerializeToString(), 'm.onnx')
+    with pytest.raises(ModelError, match=f'm.onnx: not an ONNX file that is safe to open .*{why}'): check_graph(model.SerializeToString(), 'm.onnx')
 
 
 def test_negative_numbers_are_no_large_kernels():

@@ -17,14 +17,7 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.train.checkpoint import Checkpoint, load_checkpoint
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.schedule import Recipe, data_digest, default_epochs, run_settings, train_average, train_captcha
-
-
-class StopAfter(Callback):
-    "As if the process had been killed after an epoch"
-    order = 99
-    def __init__(self, n): self.n = n
-    def after_epoch(self):
-        if self.epoch + 1 == self.n: raise KeyboardInterrupt
+from helpers import StopAfter, assert_equal_weights, weights
 
 
 class Steps(Callback):
@@ -38,14 +31,6 @@ class Worse(Callback):
     "Pretend that every epoch is worse than the one before"
     order = 55
     def after_epoch(self): self.recorder.log[2] = float(self.epoch)
-
-
-def weights(o): return {k: v.detach().clone() for k, v in o.model.state_dict().items()}
-
-
-def assert_equal_weights(a, b):
-    b = b if isinstance(b, dict) else weights(b)
-    for k, v in weights(a).items(): assert torch.equal(v, b[k]), k
 
 
 def loaders(style='simple', online=False):

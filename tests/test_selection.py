@@ -6,14 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from captcha_fastai.core import Spec, Vocab
+from captcha_fastai.core import ImageError, Spec, Vocab
 from captcha_fastai.draw.synth import Synth
 from captcha_fastai.read.reader import Reader, Reading
 from captcha_fastai.train.selection import (Round, align_prior, augmented, char_thresholds, confident, less_steady, lost_characters,
-                                            occurring, with_prior)
+                                            occurring, readable_images, with_prior)
 
 readings = [Reading('a', .5+.05*i, (.5+.05*i,)) for i in range(10)] + [Reading('b', .1*i, (.1*i,)) for i in range(4)]
 three = [Reading(t, 1.) for t in ('aab', 'aaa', 'abc')]
+
+
+def test_images_that_cannot_be_read_are_left_out():
+    grey = np.full((24, 48), 99, np.uint8)
+    with pytest.warns(UserWarning, match='1 of 22 images cannot be read and are left out, such as gone.png'):
+        where, arrays = readable_images([grey, 'gone.png', *[grey]*20], Spec('ab', 2, 24, 48), 20)
+    assert where == [0, *range(2, 22)] and len(arrays) == 21
+
+
+def test_too_few_readable_images_are_refused():
+    with pytest.raises(ImageError, match='0 of 0 images can be read: 1 or more are needed'): readable_images([], Spec('ab', 2), 1)
 
 
 @pytest.mark.parametrize('expected, passed', [(None, [5, 6, 7, 8, 9, 12, 13]), (7, [7, 8, 9, 12, 13])])

@@ -63,8 +63,8 @@ def test_pairs_are_others_in_every_epoch_and_the_same_ones_again(dls):
 
 
 @pytest.mark.parametrize('change, error, why', [
-    (dict(n=20), CaptchaError, 'n is 20: an epoch needs at least bs = 32'), (dict(n_valid=0), CaptchaError, 'n_valid is 0'),
-    (dict(size=(8, 32)), ImageError, '9 pixels at least'), (dict(few=9), ImageError, '9 images can be read: give at least 10')])
+    (dict(n=20), CaptchaError, 'n is 20: it must be 32 or more'), (dict(n_valid=0), CaptchaError, 'n_valid is 0'),
+    (dict(size=(8, 32)), ImageError, 'at least 9x9 pixels'), (dict(few=9), ImageError, '9 of 9 images can be read: 10 or more')])
 def test_a_refiner_that_could_not_take_a_step_is_refused(blurred, change, error, why):
     with pytest.raises(error, match=why): refiner_dls(sharp, blurred[:change.pop('few', 20)], **change)
 

@@ -17,37 +17,12 @@ from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import make_model
 from captcha_fastai.train.schedule import train_captcha
 from captcha_fastai.train.splice import AuxiliaryCTC, Splice, cut_images
-
-rng = random.Random(0)
-
-
-def bars(text, W=90, gap=3):
-    "An image of 16 rows and the columns in which its bars end; the fifth grey has a pale leg"
-    while True:
-        x, ends, at = np.full((16, W), 250, np.uint8), [], 6
-        for i in text:
-            wide = rng.randint(8, 14)
-            x[4:12, at:at+wide] = 40*i
-            if i == 5:
-                x[4:12, at+wide+1:at+wide+7] = 230
-                wide += 7
-            ends.append(at+wide)
-            at += wide+gap
-        if ends[-1] <= W: return x, ends
-
-
-def sees(images, late=2):
-    "Log-probabilities of the greys in each column; any other grey is none"
-    rows = np.roll(np.asarray(images)[:, 8], late, 1).astype(int)
-    p = np.eye(6)[np.where((rows > 200) | (rows % 40 > 0), 0, rows//40)]*.95 + .01
-    return np.log(p/p.sum(-1, keepdims=True))
+from helpers import IMAGES, TEXTS, assert_equal_weights, bars, sees
 
 
 def as_words(texts): return [''.join(map(str, t)) for t in texts]
 
 
-TEXTS = [[rng.randint(1, 5) for _ in range(4)] for _ in range(40)]
-IMAGES, _ = zip(*map(bars, TEXTS))
 SPEC = Spec('12345', max_len=4, height=16, width=90, arch='bars')
 HEADS = dict(arch='heads_small', arch_args=dict(widths=(8, 16, 16, 24, 24), hidden=32), bf16=False)
 
@@ -73,8 +48,9 @@ def test_a_splice_reads_as_it_is_labelled(plain):
 
 
 def test_texts_of_several_lengths_keep_them_and_batches_their_types():
+    rng = random.Random(1)
     mixed = [t[:rng.randint(2, 4)] for t in TEXTS]
-    some = CaptchaDataLoaders.from_lists([bars(t)[0] for t in mixed], as_words(mixed), chars='12345', batch_tfms=[], bs=16)
+    some = CaptchaDataLoaders.from_lists([bars(t, rng)[0] for t in mixed], as_words(mixed), chars='12345', batch_tfms=[], bs=16)
     reader = reader_of(SPEC)
     some.train.after_batch.add(Splice(reader, some))
     x, y = some.one_batch()
@@ -85,10 +61,10 @@ def test_texts_of_several_lengths_keep_them_and_batches_their_types():
 
 
 @pytest.mark.parametrize('spec, kwargs, error, why', [
-    (Spec('12', max_len=4, arch='heads_small', decoder='heads'), {}, ModelError, 'heads_small: only a CTC model'),
-    (SPEC, dict(parts=1), CaptchaError, 'parts is 1: give'),
-    (SPEC, dict(p=0), CaptchaError, 'p is 0: give'),
-    (SPEC, dict(p=1.1), CaptchaError, 'p is 1.1: give'),
+    (Spec('12', max_len=4, arch='heads_small', decoder='heads'), {}, ModelError, "'heads_small': decoder is 'heads': it must be 'ctc'"),
+    (SPEC, dict(parts=1), CaptchaError, 'parts is 1: it must be 2 or more'),
+    (SPEC, dict(p=0), CaptchaError, 'p is 0: it must be from 0.001 to 1'),
+    (SPEC, dict(p=1.1), CaptchaError, 'p is 1.1: it must be'),
     (Spec('67890', max_len=4, height=16, width=90, arch='bars'), {}, CaptchaError, 'none of 32 training images can be cut'),
 ])
 def test_what_cannot_be_cut_is_refused(plain, spec, kwargs, error, why):
@@ -126,10 +102,6 @@ def few_epochs(folder, stop=None, resume=False):
     return learn
 
 
-def assert_same(a, b):
-    for (k, x), y in zip(a.model.state_dict().items(), b.model.state_dict().values()): assert torch.equal(x, y), k
-
-
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory): return few_epochs(tmp_path_factory.mktemp('whole'))
 
@@ -141,7 +113,7 @@ def test_the_layer_is_gone_after_the_fit(whole):
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, tmp_path):
     few_epochs(tmp_path, stop=2)
-    assert_same(whole, few_epochs(tmp_path, resume=True))
+    assert_equal_weights(whole, few_epochs(tmp_path, resume=True))
 
 
 def test_a_look_at_an_interrupted_learner_changes_nothing(whole, tmp_path):
@@ -149,13 +121,13 @@ def test_a_look_at_an_interrupted_learner_changes_nothing(whole, tmp_path):
     with learn.no_bar(), learn.no_logging():
         learn.validate(), learn.tta(n=2), learn.lr_find(num_it=4, show_plot=False)
         train_captcha(learn, 4, folder=tmp_path, resume=True)
-    assert_same(whole, learn)
+    assert_equal_weights(whole, learn)
 
 
 def test_a_finished_run_that_is_resumed_has_no_layer_either(whole, tmp_path):
     few_epochs(tmp_path)
     again = few_epochs(tmp_path, resume=True)
-    assert_same(whole, again)
+    assert_equal_weights(whole, again)
     assert again.warmup is None and len(again.model.state_dict()) == len(whole.model.state_dict())
 
 
@@ -166,7 +138,7 @@ def test_validating_does_not_end_it(plain):
     quietly(learn, 'fit', 1)
     assert learn.warmup is None and 'auxiliary_ctc.weight' not in learn.model.state_dict()
     quietly(learn, 'fit', 1)
-    with pytest.raises(CaptchaError, match='when the learner is made'): quietly(learn, 'fit', 1, cbs=AuxiliaryCTC())
+    with pytest.raises(CaptchaError, match='AuxiliaryCTC: give it to captcha_learner'): quietly(learn, 'fit', 1, cbs=AuxiliaryCTC())
 
 
 class FirstLoss(Callback):
@@ -190,7 +162,7 @@ def test_both_losses_count_a_third_if_three_batches_are_a_step(plain):
 
 
 def test_a_ctc_model_needs_no_columns(plain):
-    with pytest.raises(ModelError, match='is a CTC model already'): captcha_learner(plain, cbs=AuxiliaryCTC(), warmup=False)
+    with pytest.raises(ModelError, match="decoder is 'ctc': it must be 'heads'"): captcha_learner(plain, cbs=AuxiliaryCTC(), warmup=False)
 
 
 def test_it_is_part_of_what_a_run_is_and_resumes():

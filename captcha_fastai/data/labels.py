@@ -65,7 +65,7 @@ def parse_rows(path:Path, text:str, sep:str)->list: # (line number, fields) of e
         except csv.Error as e: raise LabelError(f'{path}, line {i}: {e}: write " as """') from None
     return rows
 
-# %% ../../nbs/data/00_labels.ipynb #a80a7278
+# %% ../../nbs/data/00_labels.ipynb #c687dafc
 def pick_columns(path:Path, rows:list, fn_col:int=0, label_col:int=1)->list: # (file name, label) of each row
     "The two columns that matter"
     last = max(fn_col, label_col)
@@ -74,7 +74,7 @@ def pick_columns(path:Path, rows:list, fn_col:int=0, label_col:int=1)->list: # (
         if len(fields) <= last: raise LabelError(f"{path}, line {i}: no column {last}, only {fields}")
         pairs.append((fields[fn_col].strip(), fields[label_col].strip()))
     wide = [fields for _,fields in rows if len(fields) > 2]
-    if wide and last == 1: warnings.warn(f"{path}: of {wide[0]} the second column is the label")
+    if wide and (fn_col, label_col) == (0, 1): warnings.warn(f"{path}: the second column is the label: {wide[0]}")
     return pairs
 
 # %% ../../nbs/data/00_labels.ipynb #0eb9129b
@@ -128,7 +128,7 @@ def _warn_of_tables(folder:Path):
     tables = [o for o in files if o.lower().endswith(('.csv', '.tsv', '.txt'))]
     if tables: warnings.warn(f"{folder}: {tables[0]!r} is not looked at: give its path if it has the labels")
 
-# %% ../../nbs/data/00_labels.ipynb #e91150b4
+# %% ../../nbs/data/00_labels.ipynb #ccab1483
 def _check_stems(folder:Path, stems:list):
     "Refuse the names of generated captchas; warn of a text with something behind it"
     if any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o) for o in stems):
@@ -136,7 +136,6 @@ def _check_stems(folder:Path, stems:list):
     odd = [o for o in stems if re.search('[_ (]', o)]
     if odd: warnings.warn(f"{folder}: all of {odd[0]!r} is learned, with `prefix` what is before _")
 
-# %% ../../nbs/data/00_labels.ipynb #0a574006
 def labels_from_names(folder:Path, label='stem')->tuple: # (paths, labels)
     "Images and the labels in their names"
     text_of = label_function(label)

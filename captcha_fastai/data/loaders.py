@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['CaptchaDataLoaders', 'untar_captchas']
 
-# %% ../../nbs/data/03_loaders.ipynb #c98e6a10
+# %% ../../nbs/data/03_loaders.ipynb #f7206917
 import inspect, math, os, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import torch
-from fastai.vision.all import (DataLoader, DataLoaders, Datasets, IntToFloatTensor, L, Normalize, TfmdDL, TfmdLists, default_device,
-                               delegates, patch, untar_data)
+from fastai.vision.all import (DataLoader, DataLoaders, Datasets, IntToFloatTensor, L, Normalize, TfmdDL,
+                               TfmdLists, default_device, delegates, patch, untar_data)
 
 from ..core import CaptchaError, ImageError, LabelError, Spec
 from ..read.images import encoded, image_files
@@ -58,7 +58,7 @@ def measure(norm:Normalize, images):
     norm.mean = x.mean(norm.axes, keepdim=True)
     norm.std = x.std(norm.axes, keepdim=True) + 1e-7
 
-# %% ../../nbs/data/03_loaders.ipynb #18fa1464
+# %% ../../nbs/data/03_loaders.ipynb #f8c9a010
 def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
     "What `Normalize` subtracts from the pixels of a batch, in [0, 1], and divides them by"
     norms = [t for t in dls.train.after_batch.fs if isinstance(t, Normalize)]
@@ -66,7 +66,7 @@ def norm_stats(dls)->dict: # `mean` and `std` of a `Spec`
     mean = norms[0].mean.flatten().tolist()
     std = norms[0].std.flatten().tolist()
     if len(set(mean)) > 1 or len(set(std)) > 1:
-        raise CaptchaError(f"mean {mean}, std {std}: use one for all channels, Normalize(axes=(0, 1, 2, 3))")
+        raise CaptchaError(f"mean {mean}, std {std}: use Normalize(axes=(0, 1, 2, 3))")
     digits = 7                      # as many as a float32 has
     return dict(mean=round(mean[0], digits), std=round(std[0], digits))
 
@@ -114,7 +114,7 @@ def batch_pipeline(spec:Spec, batch_tfms=None)->list:
     scaled = any(isinstance(o, Normalize) for o in tfms)
     return tfms if scaled else [*tfms, Normalize.from_stats([spec.mean], [spec.std])]
 
-# %% ../../nbs/data/03_loaders.ipynb #d321f73f
+# %% ../../nbs/data/03_loaders.ipynb #417bdaf4
 def loader_args(n:int, bs:int=32, **kwargs)->dict:
     "Arguments of `DataLoaders.from_dsets` for `n` training images; others are refused"
     takers = DataLoader.__init__, TfmdDL.__init__, DataLoaders.from_dsets
@@ -122,7 +122,7 @@ def loader_args(n:int, bs:int=32, **kwargs)->dict:
     unknown = sorted(set(kwargs) - known)
     if unknown: raise CaptchaError(f"unknown argument {unknown[0]!r}")
     bs = min(bs, n)
-    if bs < 2: raise CaptchaError(f"batches of {bs}: batch norm needs at least two images to train on")
+    if bs < 2: raise CaptchaError(f"batches of {bs}: batch norm needs at least two images")
     device = kwargs.pop('device', None) or default_device()
     return {'bs': bs, 'num_workers': 0, 'device': device, **kwargs}
 
@@ -162,7 +162,7 @@ def random_split(n:int, valid_pct:float=.2, seed:int=42, duplicate_of:dict=None)
     train = sorted(set(range(n)) - set(valid))
     return train, valid
 
-# %% ../../nbs/data/03_loaders.ipynb #6a1bad1d
+# %% ../../nbs/data/03_loaders.ipynb #de2b1d08
 def _some(lines:list, n:int=5)->str:
     more = len(lines) - n
     shown = lines[:n]
@@ -254,7 +254,7 @@ def from_df(cls:CaptchaDataLoaders, df, path='.', fn_col=0, label_col=1, **kwarg
     images = [Path(path)/o for o in _column(df, fn_col)]
     return cls.from_lists(images, list(_column(df, label_col)), **{'path': path, **kwargs})
 
-# %% ../../nbs/data/03_loaders.ipynb #e096542d
+# %% ../../nbs/data/03_loaders.ipynb #247a7d8c
 def untar_captchas()->Path:
     "The folder of the public set `captcha_images_v2`, downloaded once; `CAPTCHA_DATA` comes first"
     local = os.environ.get('CAPTCHA_DATA')
@@ -265,4 +265,4 @@ def untar_captchas()->Path:
     try: return untar_data(url)
     except Exception as e:
         why = type(e).__name__
-        raise CaptchaError(f"{url} cannot be reached ({why}): set CAPTCHA_DATA to a folder with its images") from None
+        raise CaptchaError(f"{url} cannot be reached ({why}): set CAPTCHA_DATA to a folder") from None

@@ -33,7 +33,7 @@ class GenerateCaptcha(Transform):
         image = self.synth(i)[1] if self.part else None
         return Captcha(image, self.synth.text(i))
 
-# %% ../../nbs/data/04_online.ipynb #997c5973
+# %% ../../nbs/data/04_online.ipynb #69b5bad8
 class OnlineDL(TfmdDL, Resumable):
     "A `TfmdDL` whose training captchas are new in each epoch"
     @property
@@ -46,13 +46,16 @@ class OnlineDL(TfmdDL, Resumable):
         if self.dataset.split_idx != 0: return
         for o in self.generators: o.epoch += 1
 
-    def state_dict(self)->dict:
-        "The epoch it is in"
-        return dict(epoch=self.generators[0].epoch)
+# %% ../../nbs/data/04_online.ipynb #08e32270
+@patch
+def state_dict(self:OnlineDL)->dict:
+    "The epoch it is in"
+    return dict(epoch=self.generators[0].epoch)
 
-    def load_state_dict(self, state:dict):
-        "Go on after the epoch of `state`"
-        for o in self.generators: o.epoch = state['epoch']
+@patch
+def load_state_dict(self:OnlineDL, state:dict):
+    "Go on after the epoch of `state`"
+    for o in self.generators: o.epoch = state['epoch']
 
 # %% ../../nbs/data/04_online.ipynb #a7e6cd8d
 def _fixed(cls, synth:Synth, n:int, n_valid:int, **kwargs):
@@ -61,12 +64,15 @@ def _fixed(cls, synth:Synth, n:int, n_valid:int, **kwargs):
     splits = range(n), range(n, n+n_valid)
     return cls.from_lists(images, texts, **{'splits': splits, 'seed': synth.seed, **kwargs})
 
-# %% ../../nbs/data/04_online.ipynb #386cc2b0
+# %% ../../nbs/data/04_online.ipynb #71cf36a7
+def _spec_for(chars:str, max_len:int, size:tuple, channels:int=None, fold:bool=False)->Spec:
+    "What is read of captchas that are yet to be generated"
+    return Spec(alphabet_of(chars, fold), max_len, *size, channels or 3, fold=fold)
+
+# %% ../../nbs/data/04_online.ipynb #7c5e64d9
 def _endless(cls, synth:Synth, n:int, n_valid:int, **kwargs):
-    fold = kwargs.pop('fold', False)
-    chars = alphabet_of(kwargs.pop('chars'), fold)
-    channels = kwargs.pop('channels', None) or 3
-    spec = Spec(chars, kwargs.pop('max_len'), *kwargs.pop('size'), channels, fold=fold)
+    own = {k: kwargs.pop(k) for k in ('chars', 'max_len', 'size', 'channels', 'fold') if k in kwargs}
+    spec = _spec_for(**own)
     kwargs.pop('splits', None)
     items = [*range(n), *range(-n_valid, 0)]
     splits = range(n), range(n, n+n_valid)

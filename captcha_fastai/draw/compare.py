@@ -9,26 +9,31 @@ __all__ = []
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-# %% ../../nbs/draw/08_compare.ipynb #736dca28
+# %% ../../nbs/draw/08_compare.ipynb #4ffefbd9
 RUN_BINS = 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 25, 10**6 # Pixels
 
 def run_lengths(
     ink # `(..., n)` of bool
 )->np.ndarray: # `(22,)`: number of runs of ink by length, then of background
     "Runs along the last axis"
-    stop = np.full((*ink.shape[:-1], 1), 2)
-    pixels = np.concatenate([ink, stop], -1).astype(np.int8).ravel()
+    stop = np.full((*ink.shape[:-1], 1), 2, np.int8)
+    pixels = np.concatenate([ink, stop], -1).ravel()
     ends = np.flatnonzero(np.diff(pixels, append=3))
     lengths = np.diff(ends, prepend=-1)
     kinds = pixels[ends]
-    return np.concatenate([np.histogram(lengths[kinds == kind], RUN_BINS)[0] for kind in (1, 0)])
+    runs = [lengths[kinds == kind] for kind in (1, 0)]
+    return np.concatenate([np.histogram(o, RUN_BINS)[0] for o in runs])
 
-# %% ../../nbs/draw/08_compare.ipynb #0a80192b
+# %% ../../nbs/draw/08_compare.ipynb #19d3259f
 def _halved(covers)->np.ndarray:
     "Covers at half the size"
-    even = covers[:, :covers.shape[1]//2*2, :covers.shape[2]//2*2]
-    return (even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2])/4
+    _, h, w = covers.shape
+    even = covers[:, :h//2*2, :w//2*2]
+    top = even[:, ::2]
+    bottom = even[:, 1::2]
+    return (top[..., ::2] + bottom[..., ::2] + top[..., 1::2] + bottom[..., 1::2])/4
 
+# %% ../../nbs/draw/08_compare.ipynb #618d0d97
 def _pieces(covers, step:int)->np.ndarray: # `(n, 64)`
     "Pieces of 8 by 8 pixels that are not empty"
     windows = np.lib.stride_tricks.sliding_window_view(covers, (8, 8), (1, 2))
@@ -41,12 +46,14 @@ def patches(
     "Pieces of 8 by 8 pixels, every 4 pixels of the image"
     return [_pieces(covers, 4), _pieces(_halved(covers), 2)]
 
-# %% ../../nbs/draw/08_compare.ipynb #2a8174d7
+# %% ../../nbs/draw/08_compare.ipynb #11424202
 def _means(pieces, k:int, rng)->np.ndarray: # `(k, 64)`
     "Means of `k` groups (k-means++)"
-    sample = pieces[rng.permutation(len(pieces))[:6000]]
-    k = min(k, max(1, len(pieces)//4))
-    return kmeans2(sample, k, 10, minit='++', seed=0)[0].astype(np.float32)
+    n = len(pieces)
+    sample = rng.permutation(n)[:6000]
+    k = min(k, max(1, n//4))
+    means, _ = kmeans2(pieces[sample], k, 10, minit='++', seed=0)
+    return means.astype(np.float32)
 
 def shapes_of(
     covers, # `(N, H, W)`
@@ -56,59 +63,87 @@ def shapes_of(
     rng = np.random.default_rng(0)
     return [_means(o, k, rng) for o in patches(covers)]
 
-# %% ../../nbs/draw/08_compare.ipynb #ebad9538
+# %% ../../nbs/draw/08_compare.ipynb #da363cab
 def _nearest(pieces, shapes)->np.ndarray: # `(n,)`
     "Number of the shape that is nearest to each piece"
-    return ((shapes*shapes).sum(-1) - 2*pieces@shapes.T).argmin(-1)
+    squares = (shapes*shapes).sum(-1)
+    distances = squares - 2*pieces@shapes.T      # squared, without what all have in common
+    return distances.argmin(-1)
 
+# %% ../../nbs/draw/08_compare.ipynb #5df8105a
 def shape_counts(
     covers, # `(N, H, W)`
     shapes # From `shapes_of`
 )->list: # Two `(k,)`
     "How often each shape occurs in an image"
-    pairs = zip(patches(covers), shapes)
-    return [np.bincount(_nearest(o, s), minlength=len(s))/len(covers) for o,s in pairs]
+    found = []
+    for pieces,known in zip(patches(covers), shapes):
+        nearest = _nearest(pieces, known)
+        counts = np.bincount(nearest, minlength=len(known))
+        found.append(counts/len(covers))
+    return found
 
-# %% ../../nbs/draw/08_compare.ipynb #ac2eaa6d
+# %% ../../nbs/draw/08_compare.ipynb #a8b8d6b1
 def _binned(x, k:int)->np.ndarray: # `(N, k)`
     "Means of about `k` equal parts of `(N, n)`"
-    return np.stack([o.mean(1) for o in np.array_split(x, min(k, x.shape[1]), 1)], 1)
+    k = min(k, x.shape[1])
+    parts = np.array_split(x, k, 1)
+    return np.stack([o.mean(1) for o in parts], 1)
 
+# %% ../../nbs/draw/08_compare.ipynb #619caade
 def _profiles(covers)->dict:
     "Ink in columns and rows, and its standard deviation"
     cols = _binned(covers.mean(1), 20)
     rows = _binned(covers.mean(2), 12)
     return dict(cols=cols.mean(0), rows=rows.mean(0), cols_sd=cols.std(0), rows_sd=rows.std(0))
 
+# %% ../../nbs/draw/08_compare.ipynb #d3fc9499
+def _shares(places)->np.ndarray: # `(20,)`
+    "Which share of `places`, 0 to 1, is in each part of the width"
+    edges = np.linspace(0, 1, 21)
+    counts, _ = np.histogram(places, edges)
+    return counts/len(places)
+
+# %% ../../nbs/draw/08_compare.ipynb #98e05ca1
 def _ends(covers)->dict:
     "Shares of images whose ink begins, or ends, in each part of the width"
-    inked = [np.flatnonzero(o > .06) for o in covers.mean(1)]
-    place = lambda k: [o[k]/covers.shape[2] if len(o) else 0 for o in inked]
-    shares = lambda places: np.histogram(places, np.linspace(0, 1, 21))[0]/len(covers)
-    return dict(begin=shares(place(0)), end=shares(place(-1)))
+    width = covers.shape[2]
+    has_ink = covers.mean(1) > .06
+    inked = [np.flatnonzero(o) for o in has_ink]
+    begin = [o[0]/width if len(o) else 0 for o in inked]
+    end = [o[-1]/width if len(o) else 0 for o in inked]
+    return dict(begin=_shares(begin), end=_shares(end))
 
-# %% ../../nbs/draw/08_compare.ipynb #34d8e252
-LAGS = [(0, 2), (0, 4), (0, 7), (0, 11), (0, 16), (2, 0), (4, 0), (7, 0), (11, 0), # (rows, columns)
-        (3, 3), (3, -3), (6, 6), (6, -6), (2, 5), (2, -5)]
-
+# %% ../../nbs/draw/08_compare.ipynb #f45261f4
 def _patterns(ink)->np.ndarray: # `(510,)`: without the empty and the full one
     "How often each pattern of three by three pixels occurs"
     _, h, w = ink.shape
-    bit = lambda i,j: ink[:, i:h-2+i, j:w-2+j].astype(np.int32) << (3*i+j)
-    numbers = sum(bit(i, j) for i in range(3) for j in range(3))
-    return np.bincount(numbers.ravel(), minlength=512)[1:511]
+    numbers = np.zeros((len(ink), h-2, w-2), np.int32)
+    for bit in range(9):
+        i, j = divmod(bit, 3)
+        neighbours = ink[:, i:h-2+i, j:w-2+j]
+        numbers += neighbours.astype(np.int32) << bit
+    counts = np.bincount(numbers.ravel(), minlength=512)
+    return counts[1:511]
+
+# %% ../../nbs/draw/08_compare.ipynb #2bd27127
+LAGS = [(0, 2), (0, 4), (0, 7), (0, 11), (0, 16), (2, 0), (4, 0), (7, 0), (11, 0), # (rows, columns)
+        (3, 3), (3, -3), (6, 6), (6, -6), (2, 5), (2, -5)]
 
 def _likeness(covers, dy:int, dx:int)->float:
     "Mean product of two pixels that are `dy` rows and `dx` columns apart"
     _, h, w = covers.shape
-    first = covers[:, :h-dy, max(0, -dx):w-max(0, dx)]
-    second = covers[:, dy:, max(0, dx):w+min(0, dx)]
+    right = max(0, dx)
+    left = max(0, -dx)
+    first = covers[:, :h-dy, left:w-right]
+    second = covers[:, dy:, right:w-left]
     return (first*second).mean()
 
 def _alike(covers)->np.ndarray:
     "Likeness at all distances that an image has"
     _, h, w = covers.shape
-    return np.array([_likeness(covers, dy, dx) for dy,dx in LAGS if dy < h and abs(dx) < w])
+    fitting = [(dy, dx) for dy,dx in LAGS if dy < h and abs(dx) < w]
+    return np.array([_likeness(covers, *o) for o in fitting])
 
 # %% ../../nbs/draw/08_compare.ipynb #5226dd98
 INK_BINS = 0, .05, .15, .3, .5, .7, .85, .95, 1.01
@@ -128,15 +163,17 @@ def statistics(
     if len(shapes): found['small'], found['large'] = shape_counts(covers, shapes)
     return found
 
-# %% ../../nbs/draw/08_compare.ipynb #92ae1d37
+# %% ../../nbs/draw/08_compare.ipynb #7abd3c0a
+def hellinger(x, y)->float:
+    "Distance of two distributions; they need not sum to 1"
+    total = (x.sum() + y.sum())/2
+    gaps = np.sqrt(x) - np.sqrt(y)
+    return np.sqrt((gaps**2).sum()/max(1e-9, total))
+
+# %% ../../nbs/draw/08_compare.ipynb #2ff539b0
 WEIGHTS = dict(cols=1, rows=1, cols_sd=.5, rows_sd=.5, levels=.7, along=1, down=1, patterns=2, alike=1,
                begin=.3, end=.3, small=2, large=2)
 TOTALS = 'along', 'down', 'patterns', 'levels' # Counts that grow with the number of images
-
-def hellinger(x, y)->float:
-    "Distance of two distributions; they need not sum to 1"
-    total = (x.sum()+y.sum())/2
-    return np.sqrt(((np.sqrt(x)-np.sqrt(y))**2).sum()/max(1e-9, total))
 
 def style_distance(
     a:dict, # From `statistics`
@@ -144,5 +181,9 @@ def style_distance(
     share:float=1. # Number of images of `a` / number of images of `b`
 )->float: # 0 if all is the same
     "How different two looks are"
-    gap = lambda k: hellinger(a[k]/(share if k in TOTALS else 1), b[k])
-    return float(sum(weight*gap(k) for k,weight in WEIGHTS.items() if k in a and k in b))
+    distance = 0
+    for name,weight in WEIGHTS.items():
+        if name not in a or name not in b: continue
+        mine = a[name]/share if name in TOTALS else a[name]
+        distance += weight*hellinger(mine, b[name])
+    return float(distance)

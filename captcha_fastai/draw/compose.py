@@ -17,7 +17,7 @@ from .fonts import bold, fonts_that_draw, load_font, package_fonts
 from .styles import style
 from .look import Look, ground_picture
 
-# %% ../../nbs/draw/06_compose.ipynb #4a4fde5f
+# %% ../../nbs/draw/06_compose.ipynb #ab03059c
 @lru_cache(1000)
 def letter_tile(
     path:str, # Font file
@@ -29,12 +29,26 @@ def letter_tile(
     font = load_font(path, 2*size)
     width = font.getlength(c)
     pad = size//2 + 4
+    baseline = 2*size
+    thicker = max(0, stroke)
     im = Image.new('L', (int(width)+2*pad, 3*size))
-    ImageDraw.Draw(im).text((pad, 2*size), c, fill=255, font=font, anchor='ls', stroke_width=max(0, stroke))
+    ImageDraw.Draw(im).text((pad, baseline), c, fill=255, font=font, anchor='ls', stroke_width=thicker)
     for _ in range(-stroke): im = im.filter(ImageFilter.MinFilter(3))
     return im, width/2
 
-# %% ../../nbs/draw/06_compose.ipynb #7a3dba8a
+# %% ../../nbs/draw/06_compose.ipynb #e0318050
+def _rotation(
+    angle:float, # Degrees, counter-clockwise
+    x:float, y:float, # A place in the tile
+    to_x:float, to_y:float # Where it goes
+)->tuple: # As `transform` takes it
+    "Rotate a tile and halve it"
+    radians = math.radians(angle)
+    cos = 2*math.cos(radians)
+    sin = 2*math.sin(radians)
+    return cos, sin, x-cos*to_x-sin*to_y, -sin, cos, y+sin*to_x-cos*to_y
+
+# %% ../../nbs/draw/06_compose.ipynb #cc442e21
 def put_letter(
     ink, # Picture that is drawn on
     tile, # From `letter_tile`
@@ -47,30 +61,50 @@ def put_letter(
     left = math.floor(x-reach)
     top = math.floor(y-reach)
     side = 2*reach + 2
-    cos = 2*math.cos(math.radians(angle))
-    sin = 2*math.sin(math.radians(angle))
-    dx = x - left
-    dy = y - top
-    matrix = cos, sin, tile.width/2-cos*dx-sin*dy, -sin, cos, 1.28*size+sin*dx-cos*dy
+    matrix = _rotation(angle, tile.width/2, 1.28*size, x-left, y-top)
     rotated = tile.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     below = ink.crop((left, top, left+side, top+side))
-    ink.paste(ImageChops.lighter(below, rotated), (left, top))
+    both = ImageChops.lighter(below, rotated)
+    ink.paste(both, (left, top))
 
-# %% ../../nbs/draw/06_compose.ipynb #f6ce2a8e
+# %% ../../nbs/draw/06_compose.ipynb #51e6c854
 def _choose_size(widths, size:int, x:float, space:float, width:int, slots:bool)->int: # Pixels
     "The font size; smaller if there is too little room"
-    if slots: room = (width-2*x)/max(sum(widths), 1)
-    else: room = (.99*width-x)/max(sum(widths)*space, 1)
-    return max(6, int(size*room/.7)) if room < .7 else size
+    needed = sum(widths)
+    if slots: room = (width-2*x)/max(needed, 1)
+    else: room = (.99*width-x)/max(needed*space, 1)
+    if room >= .7: return size
+    return max(6, int(size*room/.7))
 
-# %% ../../nbs/draw/06_compose.ipynb #0c07f2a5
+# %% ../../nbs/draw/06_compose.ipynb #111b9b93
 def _steps(widths, x:float, space:float, width:int, slots:bool)->list: # Pixels
     "How far it is from each letter to the next"
     if slots: widths = [max(0, width-2*x)/len(widths) for _ in widths]
-    space *= min(1, (.99*width-x)/max(space*sum(widths), 1))
+    needed = max(space*sum(widths), 1)
+    space *= min(1, (.99*width-x)/needed)
     return [o*space for o in widths]
 
-# %% ../../nbs/draw/06_compose.ipynb #cae7c537
+# %% ../../nbs/draw/06_compose.ipynb #4f09045b
+def _put_letters(
+    ink, # Picture that is drawn on
+    letters:list, # From `letter_tile`
+    steps:list, # From `_steps`
+    size:int, # Font size, pixels
+    begin:tuple, # (x, y), pixels
+    rng:Random,
+    look:Look
+):
+    "Put letters side by side"
+    w, h = ink.size
+    x, y = begin
+    for (tile,_),step in zip(letters, steps):
+        dx = rng.gauss(0, look.jitter[0]*w)
+        dy = rng.gauss(0, look.jitter[1]*h)
+        angle = rng.uniform(-look.rotate, look.rotate)
+        put_letter(ink, tile, size, x+step/2+dx, y+dy, angle)
+        x += step
+
+# %% ../../nbs/draw/06_compose.ipynb #7602c764
 def write_text(
     ink, # Picture that is drawn on
     text:str,
@@ -88,47 +122,53 @@ def write_text(
     y = h*rng.uniform(*look.middle)
     space = rng.uniform(*look.spacing)
     tiles = lambda size: [letter_tile(file, size, c, stroke) for file,c in zip(files, text)]
-    size = _choose_size([o for _,o in tiles(size)], size, x, space, w, look.slots)
+    widths = [o for _,o in tiles(size)]
+    size = _choose_size(widths, size, x, space, w, look.slots)
     letters = tiles(size)
-    steps = _steps([o for _,o in letters], x, space, w, look.slots)
-    for (tile,_),step in zip(letters, steps):
-        dx = rng.gauss(0, look.jitter[0]*w)
-        dy = rng.gauss(0, look.jitter[1]*h)
-        put_letter(ink, tile, size, x+step/2+dx, y+dy, rng.uniform(-look.rotate, look.rotate))
-        x += step
+    widths = [o for _,o in letters]
+    steps = _steps(widths, x, space, w, look.slots)
+    _put_letters(ink, letters, steps, size, (x, y), rng, look)
 
-# %% ../../nbs/draw/06_compose.ipynb #1ac428c3
+# %% ../../nbs/draw/06_compose.ipynb #8b19ff4f
 def _line_columns(rng, look)->list: # Shares of the width
     "Columns of a line's points"
     begin = rng.uniform(*look.line_from)
     end = min(1, begin + rng.uniform(*look.line_span))
-    between = [rng.uniform(begin, end) for _ in range(rng.choice((0, 0, 1, 2)))]
+    n = rng.choice((0, 0, 1, 2))
+    between = [rng.uniform(begin, end) for _ in range(n)]
     return sorted([begin, end, *between])
 
+# %% ../../nbs/draw/06_compose.ipynb #d9cce298
 def scribble(ink, rng, look, scale:float):
     "Draw lines and dots"
     w, h = ink.size
     draw = ImageDraw.Draw(ink)
     for _ in range(rng.randint(*look.lines)):
         points = [(o*w, rng.uniform(0, h)) for o in _line_columns(rng, look)]
-        draw.line(points, fill=255, width=max(1, round(scale*rng.uniform(*look.line_width))))
+        thick = scale*rng.uniform(*look.line_width)
+        draw.line(points, fill=255, width=max(1, round(thick)))
     for _ in range(rng.randint(*look.dots)):
         x = rng.uniform(0, w)
         y = rng.uniform(0, h)
         size = scale*rng.choice((0, 0, 1))
         draw.ellipse([x, y, x+size, y+size], fill=255)
 
-# %% ../../nbs/draw/06_compose.ipynb #f493c490
+# %% ../../nbs/draw/06_compose.ipynb #2ab95f9c
 def _shifts(shape, rng, far:float, period:float, reach:float)->tuple: # (columns, rows), whole pixels
     "How far each pixel is taken from"
     h, w = shape
     rows, cols = np.mgrid[:h, :w]
-    near = np.exp(-((cols/w - rng.random())/reach)**2)
-    dx = far*near*np.sin(2*np.pi*rows/period + rng.uniform(0, 6.3))
+    away = (cols/w - rng.random())/reach
+    near = np.exp(-away**2)
+    phase = rng.uniform(0, 6.3)
+    dx = far*near*np.sin(2*np.pi*rows/period + phase)
     far *= rng.random()
-    dy = far*np.sin(2*np.pi*cols/(period*rng.uniform(2, 8)) + rng.uniform(0, 6.3))
+    longer = period*rng.uniform(2, 8)
+    phase = rng.uniform(0, 6.3)
+    dy = far*np.sin(2*np.pi*cols/longer + phase)
     return dx.round().astype(int), dy.round().astype(int)
 
+# %% ../../nbs/draw/06_compose.ipynb #f04739f2
 def waved(x, rng, look, scale:float)->np.ndarray:
     "A picture `(height, width)` with waves"
     h, w = x.shape
@@ -138,12 +178,15 @@ def waved(x, rng, look, scale:float)->np.ndarray:
     if far < .3: return x
     dx, dy = _shifts(x.shape, rng, far, period, reach)
     rows, cols = np.mgrid[:h, :w]
-    return x[np.clip(rows+dy, 0, h-1), np.clip(cols+dx, 0, w-1)]
+    rows = np.clip(rows+dy, 0, h-1)
+    cols = np.clip(cols+dx, 0, w-1)
+    return x[rows, cols]
 
-# %% ../../nbs/draw/06_compose.ipynb #b15059f3
+# %% ../../nbs/draw/06_compose.ipynb #4114a09b
 def groups_of_columns(ink)->int:
     "Number of pieces that a picture falls into where a column is empty"
-    has_ink = np.asarray(ink).max(0) > 127
+    most = np.asarray(ink).max(0)
+    has_ink = most > 127
     begins = np.diff(has_ink, prepend=False) & has_ink
     return int(begins.sum())
 
@@ -167,25 +210,29 @@ def cover(
     if blur > .15: ink = ink.filter(ImageFilter.GaussianBlur(blur*scale))
     return waved(np.asarray(ink, np.float32)/255, rng, look, scale)
 
-# %% ../../nbs/draw/06_compose.ipynb #49ff0c08
+# %% ../../nbs/draw/06_compose.ipynb #76f7fcce
 def _coloured(cover, rng, look)->np.ndarray: # `(height, width, 3)`
     "A cover in a look's colours, with noise"
     h, w = cover.shape
     ground = np.float32(rng.choice(look.grounds))
     ink = np.float32(rng.choice(look.inks))
-    if look.picture: ground = np.clip(ground_picture(look.picture, w, h) + ground, 0, 255)
+    if look.picture:
+        shifted = ground_picture(look.picture, w, h) + ground
+        ground = np.clip(shifted, 0, 255)
     x = ground + cover[..., None]*(ink-ground)
     noise = rng.uniform(*look.noise)
     if noise <= 0: return x
     generator = np.random.default_rng(rng.getrandbits(63))
-    return x + generator.normal(0, noise, cover.shape)[..., None]
+    grains = generator.normal(0, noise, cover.shape)
+    return x + grains[..., None]
 
+# %% ../../nbs/draw/06_compose.ipynb #3ed3a854
 def _compressed(im, quality:int)->Image.Image:
     "A picture with the traces of JPEG"
     im.save(out := io.BytesIO(), 'jpeg', quality=quality)
     return Image.open(out).convert('RGB')
 
-# %% ../../nbs/draw/06_compose.ipynb #cf7385e1
+# %% ../../nbs/draw/06_compose.ipynb #83556999
 @style
 def composed(
     text:str,
@@ -197,33 +244,44 @@ def composed(
 )->Image.Image: # RGB
     "A captcha as one of `looks` says"
     look = rng.choice(looks)
-    x = _coloured(cover(text, rng, width, height, look, fonts), rng, look)
+    ink = cover(text, rng, width, height, look, fonts)
+    x = _coloured(ink, rng, look)
     im = Image.fromarray(x.clip(0, 255).round().astype(np.uint8))
     return _compressed(im, rng.randint(*look.jpeg)) if look.jpeg else im
 
-# %% ../../nbs/draw/06_compose.ipynb #9e1e5cec
+# %% ../../nbs/draw/06_compose.ipynb #5d791de1
 STRIPES = (181, 3, 42), (182, 157, 4), (110, 165, 3), (181, 140, 4) # Colours, from left to right
 LINES = (10, 7, 89, 49), (12, 23, 80, 48), (18, 14, 78, 17), (20, 22, 92, 11) # Ends, in 100x50 pixels
 
+def _stripes(width:int, height:int)->Image.Image:
+    "The four stripes"
+    im = Image.new('RGB', (100, 50))
+    draw = ImageDraw.Draw(im)
+    for i,colour in enumerate(STRIPES):
+        left = 25*i
+        draw.rectangle([left, 0, left+24, 49], fill=colour)
+    return im.resize((width, height), Image.Resampling.NEAREST)
+
+# %% ../../nbs/draw/06_compose.ipynb #e4ba8fb1
 @lru_cache(8)
 def hackmit_ground(width:int, height:int)->str: # A PNG in base64
     "Four stripes under four lines"
-    im = Image.new('RGB', (100, 50))
-    for i,colour in enumerate(STRIPES):
-        ImageDraw.Draw(im).rectangle([25*i, 0, 25*i+24, 49], fill=colour)
-    im = im.resize((width, height), Image.Resampling.NEAREST)
+    im = _stripes(width, height)
+    draw = ImageDraw.Draw(im)
+    thick = max(1, round(height/50))
     for x1,y1,x2,y2 in LINES:
         ends = [x1*width/100, y1*height/50, x2*width/100, y2*height/50]
-        ImageDraw.Draw(im).line(ends, fill=(255, 255, 235), width=max(1, round(height/50)))
+        draw.line(ends, fill=(255, 255, 235), width=thick)
     im.save(out := io.BytesIO(), 'png')
     return base64.b64encode(out.getvalue()).decode()
 
-# %% ../../nbs/draw/06_compose.ipynb #7b76f787
+# %% ../../nbs/draw/06_compose.ipynb #ebbe41a2
 hackmit_look = Look(
     size=(.46, .54), rotate=30, slots=True, spacing=(1, 1.12), left=(.04, .1), middle=(.45, .7), jitter=(.045, .09),
     stroke=(0, 1), lines=(0, 0), dots=(0, 0), blur=(0, .4), noise=(0, 3), jpeg=(50, 90),
     inks=((255, 250, 240),), grounds=((0, 0, 0),))
 
+# %% ../../nbs/draw/06_compose.ipynb #f5c6f1ac
 @style
 def hackmit(
     text:str,

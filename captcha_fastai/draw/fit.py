@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fit_style', 'show_fit', 'recognise_style']
 
-# %% ../../nbs/draw/09_fit.ipynb #ce35672c
+# %% ../../nbs/draw/09_fit.ipynb #8da764b9
 import warnings
 from dataclasses import dataclass, replace
 from random import Random
@@ -13,7 +13,7 @@ import numpy as np
 from fastprogress import progress_bar
 from PIL import Image
 
-from ..core import CaptchaError, ImageError, LabelError, nfc
+from ..core import CaptchaError, ImageError, check_pairs, check_range, nfc
 from .fonts import check_glyphs, known_fonts, package_fonts
 from .styles import styles
 from .look import COUNTS, UNORDERED, Look
@@ -22,20 +22,21 @@ from .synth import Synth, digits, lower
 from .ground import Separated, images_of_one_size, png_of, separate
 from .compare import patches, shapes_of, statistics, style_distance
 
-# %% ../../nbs/draw/09_fit.ipynb #3d36d4a3
+# %% ../../nbs/draw/09_fit.ipynb #9b27ec32
 def with_ink(
     arrays # Images `(N, H, W, 3)`, 0 to 255
 )->Separated:
     "Separate ink and background; refuse images without ink"
     parts = separate(arrays)
     if not all(map(len, patches(parts.cover))):
-        raise ImageError("fit_style: there is no ink in these images: are they all the same?")
+        raise ImageError("fit_style: no ink in these images: are they all the same?")
     return parts
 
-# %% ../../nbs/draw/09_fit.ipynb #53730dd5
+# %% ../../nbs/draw/09_fit.ipynb #b05d84e5
 def _colours(x)->tuple:
     "Rows of an array as colours of a `Look`"
-    return tuple(tuple(map(float, o.round(1))) for o in x[:50])
+    rows = x[:50].round(1)
+    return tuple(tuple(map(float, o)) for o in rows)
 
 def measured(parts:Separated)->dict:
     "The values of a `Look` that need no search"
@@ -44,7 +45,7 @@ def measured(parts:Separated)->dict:
         inks=_colours(parts.inks), grounds=_colours(parts.shifts),
         picture=png_of(parts.ground), noise=tuple(noise.tolist()))
 
-# %% ../../nbs/draw/09_fit.ipynb #482cc604
+# %% ../../nbs/draw/09_fit.ipynb #645e7bcb
 @dataclass(frozen=True)
 class Target:
     "The images that a look should come near"
@@ -61,6 +62,7 @@ class Target:
         found = statistics(np.stack(covers), self.shapes)
         return style_distance(self.statistics, found, self.n/len(self.texts))
 
+# %% ../../nbs/draw/09_fit.ipynb #b963b009
 def describe(covers, texts:list)->Target:
     "Covers `(N, H, W)` as the target of a search"
     shapes = shapes_of(covers)
@@ -78,11 +80,16 @@ def _moved(v:float, rng, scale:float, lo, hi)->float:
     if rng.random() < .7: v = v + rng.gauss(0, 1)*scale*(hi-lo)
     return min(hi, max(lo, v))
 
-# %% ../../nbs/draw/09_fit.ipynb #1bb9bfde
+# %% ../../nbs/draw/09_fit.ipynb #d68361be
+def _new_fonts(rng, files):
+    "One font, or two"
+    n = rng.choice((1, 1, 2))
+    return tuple(rng.sample(files, min(len(files), n)))
+
 def _new_value(look, name:str, rng, scale:float, files):
     "Another value for one field of a look"
     value = getattr(look, name)
-    if name == 'fonts': return tuple(rng.sample(files, min(len(files), rng.choice((1, 1, 2)))))
+    if name == 'fonts': return _new_fonts(rng, files)
     if name == 'slots': return not value
     move = lambda v: _moved(v, rng, scale, *RANGES[name])
     if name == 'rotate': return move(value)
@@ -90,6 +97,7 @@ def _new_value(look, name:str, rng, scale:float, files):
     if name in COUNTS: pair = [round(o) for o in pair]
     return tuple(pair if name in UNORDERED else sorted(pair))
 
+# %% ../../nbs/draw/09_fit.ipynb #ad88a2c4
 def changed(
     look:Look,
     rng:Random,
@@ -99,15 +107,17 @@ def changed(
     "A look with one to three other values"
     n = rng.choice((1, 1, 2, 3))
     names = rng.sample([*RANGES, 'fonts', 'slots'], n)
-    return replace(look, **{o: _new_value(look, o, rng, scale, files) for o in names})
+    values = {o: _new_value(look, o, rng, scale, files) for o in names}
+    return replace(look, **values)
 
-# %% ../../nbs/draw/09_fit.ipynb #493d61bc
+# %% ../../nbs/draw/09_fit.ipynb #b624c045
 def random_look(rng:Random, files:list)->Look:
     "The look that a search begins with"
     look = Look(fonts=(rng.choice(files),))
     for _ in range(3): look = changed(look, rng, .25, files)
     return look
 
+# %% ../../nbs/draw/09_fit.ipynb #22de88d9
 def search_look(
     target:Target,
     files:list, # Font files to choose from
@@ -121,13 +131,15 @@ def search_look(
     for i in range(steps):
         tick()
         if not best or i < steps//8: look = random_look(rng, files)
-        else: look = changed(rng.choice(best)[1], rng, .2*(1-i/steps) + .02, files)
+        else:
+            _, good = rng.choice(best)
+            look = changed(good, rng, .2*(1-i/steps) + .02, files)
         distance = target.distance(look)
         if distance in [o for o,_ in best]: continue
         best = sorted([*best, (distance, look)], key=lambda o: o[0])[:3]
     return best[0]
 
-# %% ../../nbs/draw/09_fit.ipynb #e957e55b
+# %% ../../nbs/draw/09_fit.ipynb #bfa7fa1d
 DEJAVU = 'Sans Sans-Bold SansMono SansMono-Bold Serif Serif-Bold Sans-Oblique Sans-BoldOblique'.split()
 
 def _can_draw(file:str, chars:str)->bool:
@@ -136,6 +148,7 @@ def _can_draw(file:str, chars:str)->bool:
     except CaptchaError: return False
     return True
 
+# %% ../../nbs/draw/09_fit.ipynb #9eeae621
 def font_choice(
     chars:str,
     fonts=None # Font files (default: those of the dependencies)
@@ -144,21 +157,21 @@ def font_choice(
     ours = [*package_fonts, *(known_fonts()[f'DejaVu{o}.ttf'] for o in DEJAVU)]
     found = [o for o in dict.fromkeys(fonts or ours) if _can_draw(o, chars)]
     if found: return found
-    raise CaptchaError(f"no font can draw {chars!r}: give the file of one that can (fonts=, or --style fit:FONT)")
+    raise CaptchaError(f"no font can draw {chars!r}: give one that can (fonts=)")
 
-# %% ../../nbs/draw/09_fit.ipynb #4dc0d27e
+# %% ../../nbs/draw/09_fit.ipynb #3e825f28
 def _checked_labels(images, labels):
     "Labels in composed characters; one each, or None"
     if labels is None: return None
-    labels = [nfc(o, 'fit_style: the label ') for o in labels]
-    if len(labels) == len(images): return labels
-    raise LabelError(f"fit_style: {len(images)} images but {len(labels)} labels: one each is needed")
+    check_pairs(images, labels)
+    return [nfc(o, 'fit_style: the label ') for o in labels]
 
 def _some_labels(labels, used, seed:int)->list:
     "At most 48 labels of the images that are used"
     if labels is None: return []
     return Random(seed).sample([labels[i] for i in used], min(48, len(used)))
 
+# %% ../../nbs/draw/09_fit.ipynb #a534150e
 def _search_all(target, files, steps:int, tries:int, seed:int)->list: # Of (distance, look), nearest first
     "Several searches, and a progress bar for all of them"
     bar = iter(progress_bar(range(steps*tries+1), leave=False))
@@ -167,7 +180,11 @@ def _search_all(target, files, steps:int, tries:int, seed:int)->list: # Of (dist
     for _ in bar: pass
     return sorted(found, key=lambda o: o[0])
 
-# %% ../../nbs/draw/09_fit.ipynb #67f16b18
+# %% ../../nbs/draw/09_fit.ipynb #afa76fed
+def _warn_if_far(distance:float):
+    if distance > 3: warnings.warn(f"fit_style: no style comes near (distance {distance:.1f}): look at show_fit")
+
+# %% ../../nbs/draw/09_fit.ipynb #a7244d2f
 def fit_style(
     images, # 20 to a few hundred, anything that holds an image; of more than 200 a random sample is used
     labels=None, # Their texts, if known
@@ -181,20 +198,34 @@ def fit_style(
     "Find a style that generates captchas like these"
     images = list(images)
     labels = _checked_labels(images, labels)
-    if steps < 1 or tries < 1: raise CaptchaError(f"steps is {steps}, tries is {tries}: both must be 1 or more")
+    check_range(1, steps=steps, tries=tries)
     arrays, used = images_of_one_size(images)
     parts = with_ink(arrays)
     texts = _some_labels(labels, used, seed)
-    files = font_choice(''.join(sorted({*chars, *''.join(texts)})), fonts)
+    all_chars = sorted({*chars, *''.join(texts)})
+    files = font_choice(''.join(all_chars), fonts)
     synth = Synth(chars, length, Look(fonts=(files[0],)))
     target = describe(parts.cover, texts or [synth.text(i) for i in range(48)])
     found = _search_all(target, files, steps, tries, seed)
-    if found[0][0] > 3:
-        far = f"no style comes near these images (distance {found[0][0]:.1f})"
-        warnings.warn(f"fit_style: {far}: have a look with show_fit")
-    return tuple(replace(look, **measured(parts)) for _,look in found)
+    _warn_if_far(found[0][0])
+    known = measured(parts)
+    return tuple(replace(look, **known) for _,look in found)
 
-# %% ../../nbs/draw/09_fit.ipynb #2be14265
+# %% ../../nbs/draw/09_fit.ipynb #c0f03d0e
+def _above(real:list, synthetic:list)->Image.Image:
+    "Images of one size in rows of four, and as many others below"
+    w, h = real[0].size
+    rows = -(-len(real)//4)
+    half = rows*(h+4)
+    out = Image.new('RGB', (4*(w+4), 2*half + 8), 'white')
+    for i,(upper,below) in enumerate(zip(real, synthetic)):
+        x = i%4*(w+4)
+        y = i//4*(h+4)
+        out.paste(upper, (x, y))
+        out.paste(below, (x, y + half + 8))
+    return out
+
+# %% ../../nbs/draw/09_fit.ipynb #74ce2241
 def show_fit(
     images, # The images that were given to `fit_style`
     looks, # Its looks
@@ -206,28 +237,39 @@ def show_fit(
     arrays, _ = images_of_one_size(images, max(n, 5))
     real = [Image.fromarray(o.astype(np.uint8)) for o in arrays[:n]]
     w, h = real[0].size
-    rows = -(-len(real)//4)
-    out = Image.new('RGB', (4*(w+4), 2*rows*(h+4) + 8), 'white')
     synth = Synth(chars, length, looks, (h, w), seed=1)
-    for i,im in enumerate(real):
-        x, y = i%4*(w+4), i//4*(h+4)
-        out.paste(im, (x, y))
-        out.paste(synth(i)[1], (x, y + rows*(h+4) + 8))
-    return out
+    return _above(real, [synth(i)[1] for i in range(len(real))])
 
-# %% ../../nbs/draw/09_fit.ipynb #7eb1293c
+# %% ../../nbs/draw/09_fit.ipynb #45ad1989
 def _style_images(name:str, chars:str, length, size:tuple, n:int)->np.ndarray: # `(n, H, W, 3)`
     "Captchas of a style as an array"
     synth = Synth(chars, length, name, size)
-    return np.stack([np.asarray(synth(i)[1].convert('RGB'), np.float32) for i in range(n)])
+    images = [synth(i)[1].convert('RGB') for i in range(n)]
+    return np.stack([np.asarray(o, np.float32) for o in images])
 
+# %% ../../nbs/draw/09_fit.ipynb #5d3120f8
 def same_colours(a:Separated, b:Separated)->bool:
     "Do two sets of captchas have the same background and ink?"
     background = np.abs(a.ground-b.ground).mean()
     ink = np.abs(np.median(a.inks, 0)-np.median(b.inks, 0)).mean()
     return bool(background <= 15 and ink <= 40)
 
-# %% ../../nbs/draw/09_fit.ipynb #b326244d
+# %% ../../nbs/draw/09_fit.ipynb #a86cd774
+def _distances(parts:Separated, chars:str, length, n:int)->dict: # {name: distance}
+    "How far images are from each style that has their colours"
+    shapes = shapes_of(parts.cover)
+    target = statistics(parts.cover, shapes)
+    n_images, *size = parts.cover.shape
+    found = {}
+    for name in styles:
+        if name == 'image_captcha': continue
+        try: theirs = separate(_style_images(name, chars, length, size, n))
+        except CaptchaError: continue # its fonts lack a character
+        if not same_colours(parts, theirs): continue
+        found[name] = style_distance(target, statistics(theirs.cover, shapes), n_images/n)
+    return found
+
+# %% ../../nbs/draw/09_fit.ipynb #df817e8b
 def recognise_style(
     images, # 20 to a few hundred, anything that holds an image; of more than 200 a random sample is used
     chars:str=digits+lower, # The alphabet
@@ -238,14 +280,6 @@ def recognise_style(
     "The style that generates captchas like these, if there is one"
     arrays, _ = images_of_one_size(list(images))
     parts = with_ink(arrays)
-    shapes = shapes_of(parts.cover)
-    target = statistics(parts.cover, shapes)
-    distances = {}
-    for name in styles:
-        if name == 'image_captcha': continue # `fast_captcha` generates the same, faster
-        try: theirs = separate(_style_images(name, chars, length, arrays.shape[1:3], n))
-        except CaptchaError: continue # its fonts lack a character
-        if not same_colours(parts, theirs): continue
-        distances[name] = style_distance(target, statistics(theirs.cover, shapes), len(arrays)/n)
+    distances = _distances(parts, chars, length, n)
     best = min(distances, key=distances.get, default='')
     return best if best and distances[best] <= most else ''

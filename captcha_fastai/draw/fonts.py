@@ -47,7 +47,7 @@ def font_file(name:str)->str:
     "The path of a font that is given by its path or its file name"
     return name if Path(name).is_file() else known_fonts().get(name, name)
 
-# %% ../../nbs/draw/00_fonts.ipynb #92962ed3
+# %% ../../nbs/draw/00_fonts.ipynb #7b78363d
 @lru_cache(256)
 def load_font(
     path:str, # Font file, or its name
@@ -55,10 +55,9 @@ def load_font(
 )->ImageFont.FreeTypeFont:
     "Open a font, once per size"
     try: return ImageFont.truetype(font_file(path), size)
-    except OSError as e:
-        raise CaptchaError(f"the font {path} cannot be opened ({e}): give the path of a .ttf or .otf file") from None
+    except OSError as e: raise CaptchaError(f"the font {path} cannot be opened ({e}): give a .ttf or .otf") from None
 
-# %% ../../nbs/draw/00_fonts.ipynb #7f71e702
+# %% ../../nbs/draw/00_fonts.ipynb #8b8812ab
 def _lost_glyphs(chars, font):
     box = bytes(font.getmask('\uffff'))
     return [c for c in chars if not c.isspace() and bytes(font.getmask(c)) == box]
@@ -70,9 +69,9 @@ def check_glyphs(
     "Refuse characters that a font does not have"
     for path in files:
         lost = ''.join(_lost_glyphs(chars, load_font(path, 24)))
-        if lost: raise CaptchaError(f"the font {path} cannot draw {lost!r}: try another (fonts=, --style STYLE:FONT)")
+        if lost: raise CaptchaError(f"the font {path} cannot draw {lost!r}: give another (fonts=)")
 
-# %% ../../nbs/draw/00_fonts.ipynb #0ce60ec1
+# %% ../../nbs/draw/00_fonts.ipynb #610ad52b
 def _has_signs(file):
     path = Path(font_file(str(file)))
     return path.parent != _dejavu or not path.name.startswith('cm')
@@ -84,6 +83,5 @@ def fonts_that_draw(
     "Leave out fonts of letters and digits where `text` has other signs"
     if text.isascii() and text.isalnum(): return tuple(files)
     able = tuple(o for o in files if _has_signs(o))
-    if not able: raise CaptchaError(f"{text!r} needs a font that has more than letters and digits: "
-                                    f"{', '.join(map(str, files))} have not")
+    if not able: raise CaptchaError(f"the fonts {files} have letters and digits only, but not {text!r}")
     return able

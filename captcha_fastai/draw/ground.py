@@ -58,7 +58,7 @@ def _noise(rest, far, threshold)->float:
     quiet = rest.mean(-1)[far < threshold/2]
     return np.median(np.abs(quiet)) if len(quiet) else 0.
 
-# %% ../../nbs/draw/07_ground.ipynb #3c306ee1
+# %% ../../nbs/draw/07_ground.ipynb #2bb7e3ba
 class Separated(NamedTuple):
     "Images as ink on a background"
     cover:np.ndarray  # `(N, H, W)`, 0 to 1
@@ -69,8 +69,11 @@ class Separated(NamedTuple):
 
 def _cover(rest, way)->np.ndarray: # `(N, H, W)`
     "How far each pixel is on the way to the ink"
-    return np.clip((rest*way).sum(-1)/np.maximum((way*way).sum(-1), 900), 0, 1)
+    length = (way*way).sum(-1)
+    along = (rest*way).sum(-1)/np.maximum(length, 900)
+    return np.clip(along, 0, 1)
 
+# %% ../../nbs/draw/07_ground.ipynb #ab2a9030
 def _separate(x, light)->Separated:
     "Separate, if you know whether the ink is light (1) or dark (-1)"
     ground, shift = common_ground(x, light)
@@ -122,7 +125,7 @@ def images_of_one_size(
     small = [ims[i].resize(size, Image.Resampling.BOX) for i in used]
     return np.stack([np.asarray(o, np.float32) for o in small]), used
 
-# %% ../../nbs/draw/07_ground.ipynb #67b994d1
+# %% ../../nbs/draw/07_ground.ipynb #65a805ae
 def _brightness(x)->np.ndarray: # `(N, H, W)`
     "Images of any shape as grey values"
     x = np.asarray(x, np.float32)
@@ -132,6 +135,7 @@ def _brightness(x)->np.ndarray: # `(N, H, W)`
     if grey: return x
     return x[..., 0] if x.shape[3] == 1 else x @ np.float32([.299, .587, .114])
 
+# %% ../../nbs/draw/07_ground.ipynb #2f4f9faf
 def binarise(
     x, # Images `(N, H, W, 3)`, `(N, H, W, 1)` or `(N, H, W)`, 0 to 255
     threshold:float=None # Brightness between ink and background (default: Otsu's for all images together)

@@ -17,29 +17,38 @@ from scipy.sparse import csr_array
 from .fonts import fonts_that_draw, load_font, sans
 from .styles import style
 
-# %% ../../nbs/draw/04_kaptcha.ipynb #c10850cf
+# %% ../../nbs/draw/04_kaptcha.ipynb #25eeda51
 def _neighbours(
     y, x # Places, in pixels
 ):
     "The four pixels around each place, and the share of each"
-    for row in (np.floor(y), np.floor(y)+1):
-        for col in (np.floor(x), np.floor(x)+1):
+    top = np.floor(y)
+    left = np.floor(x)
+    for row in (top, top+1):
+        for col in (left, left+1):
             yield row, col, (1-abs(y-row))*(1-abs(x-col))
 
+# %% ../../nbs/draw/04_kaptcha.ipynb #88cee5a2
 def warp_matrix(
     y, x, # `(H, W)`: row and column that each pixel is taken from
     border:bool=True # Repeat the outermost pixels beyond the image? Otherwise there is nothing
 ): # Sparse, `(H*W, H*W)`
     "A filter that moves pixels, with bilinear interpolation"
     h, w = y.shape
-    if border: y, x = y.clip(0, h-1), x.clip(0, w-1)
-    sources, shares = [], []
-    for row, col, share in _neighbours(y.ravel(), x.ravel()):
+    n = h*w
+    if border:
+        y = y.clip(0, h-1)
+        x = x.clip(0, w-1)
+    sources = []
+    shares = []
+    for row,col,share in _neighbours(y.ravel(), x.ravel()):
         inside = (0 <= row) & (row < h) & (0 <= col) & (col < w)
-        sources.append((row.clip(0, h-1)*w + col.clip(0, w-1)).astype(int))
+        pixel = row.clip(0, h-1)*w + col.clip(0, w-1)
+        sources.append(pixel.astype(int))
         shares.append(share*inside)
-    targets = np.tile(np.arange(h*w), 4)
-    return csr_array((np.concatenate(shares), (targets, np.concatenate(sources))), (h*w, h*w), dtype=np.float32)
+    targets = np.tile(np.arange(n), 4)
+    places = targets, np.concatenate(sources)
+    return csr_array((np.concatenate(shares), places), (n, n), dtype=np.float32)
 
 # %% ../../nbs/draw/04_kaptcha.ipynb #ea810643
 def water(
@@ -72,28 +81,34 @@ def kaptcha_warp(width:int, height:int): # As `warp_matrix`
     second = warp_matrix(ripple_y*scale, ripple_x*scale, border=False)
     return second @ first
 
-# %% ../../nbs/draw/04_kaptcha.ipynb #826039be
+# %% ../../nbs/draw/04_kaptcha.ipynb #60d1f606
 def _distance(p, a, b)->float:
     "From the point `p` to the line between `a` and `b`"
     line = b - a
-    along = ((p-a)*line.conjugate()).real/max(abs(line)**2, 1e-9)
-    return abs(p - a - line*min(max(along, 0), 1))
+    product = ((p-a)*line.conjugate()).real
+    along = product/max(abs(line)**2, 1e-9)
+    nearest = line*min(max(along, 0), 1)
+    return abs(p - a - nearest)
 
 def _halves(a, b, c, d)->tuple:
     "A cubic Bézier curve as two (de Casteljau)"
-    ab, bc, cd = (a+b)/2, (b+c)/2, (c+d)/2
-    abc, bcd = (ab+bc)/2, (bc+cd)/2
+    ab = (a+b)/2
+    bc = (b+c)/2
+    cd = (c+d)/2
+    abc = (ab+bc)/2
+    bcd = (bc+cd)/2
     middle = (abc+bcd)/2
     return (a, ab, abc, middle), (middle, bcd, cd, d)
 
-# %% ../../nbs/draw/04_kaptcha.ipynb #7cac66b5
+# %% ../../nbs/draw/04_kaptcha.ipynb #e2277ec5
 def flatten(
     curve, # Four points, as complex numbers x + iy
     tol:float=2. # Pixels that the inner points may be off the line between the ends
 )->list: # Points
     "A cubic Bézier curve as a broken line"
     a, b, c, d = curve
-    if max(_distance(b, a, d), _distance(c, a, d)) < tol: return [a, d]
+    off = max(_distance(b, a, d), _distance(c, a, d))
+    if off < tol: return [a, d]
     left, right = _halves(a, b, c, d)
     return flatten(left, tol)[:-1] + flatten(right, tol)
 
@@ -182,13 +197,15 @@ def _advance(c:str, file:str)->float: # Pixels
     "Room that a font of size 1 gives a letter"
     return load_font(file, 40).getlength(c)/40
 
-# %% ../../nbs/draw/04_kaptcha.ipynb #34a61151
+# %% ../../nbs/draw/04_kaptcha.ipynb #c6607ecb
 def letter_scale(letters, width:int, height:int)->float: # Factor of the letters' size
     "1 in a captcha 50 pixels high; less if the text needs it"
     begin = width//(2+len(letters))
+    room = .97*width - begin
     needed = sum(_advance(o.c, o.file)*o.size*o.squeeze + 3 for o in letters)
-    return min(height/50, (.97*width-begin)/max(needed, 1))
+    return min(height/50, room/max(needed, 1))
 
+# %% ../../nbs/draw/04_kaptcha.ipynb #55079a54
 def write_letters(
     letters, # Of `KaptchaLetter`s
     rng:Random,
@@ -201,13 +218,16 @@ def write_letters(
     ink = Image.new('L', (width, height))
     for o in letters:
         size = max(6, round(o.size*scale))
-        tile, left = letter_before_squeeze(o.c, o.file, size, round(o.stroke*scale), height)
-        tile = tile.resize((max(1, round(tile.width*o.squeeze)), height), Image.Resampling.BILINEAR)
+        stroke = round(o.stroke*scale)
+        tile, left = letter_before_squeeze(o.c, o.file, size, stroke, height)
+        narrow = max(1, round(tile.width*o.squeeze))
+        tile = tile.resize((narrow, height), Image.Resampling.BILINEAR)
         ink.paste(255, (round(x + left*o.squeeze), 0), tile)
-        x += tile.width + round(rng.uniform(1, 3)*scale)
+        gap = rng.uniform(1, 3)*scale
+        x += tile.width + round(gap)
     return ink
 
-# %% ../../nbs/draw/04_kaptcha.ipynb #130bae1e
+# %% ../../nbs/draw/04_kaptcha.ipynb #a4b3bbd5
 @style
 def kaptcha(
     text:str,
@@ -221,7 +241,8 @@ def kaptcha(
     ours = tuple(fonts) == sans
     letters = [random_letter(c, rng, files, ours) for c in text]
     ink = np.asarray(write_letters(letters, rng, width, height), np.float32)
-    cover = (kaptcha_warp(width, height) @ ink.ravel()).reshape(height, width)/255
+    moved = kaptcha_warp(width, height) @ ink.ravel()
+    cover = moved.reshape(height, width)/255
     background = np.linspace(192, 255, width)
     grey = background*(1-cover)*(1-kaptcha_lines(rng, width, height))
     return Image.fromarray(grey.round().astype(np.uint8)).convert('RGB')

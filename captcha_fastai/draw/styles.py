@@ -20,7 +20,7 @@ def style(f):
     styles[f.__name__] = f
     return f
 
-# %% ../../nbs/draw/01_styles.ipynb #ddbe29cb
+# %% ../../nbs/draw/01_styles.ipynb #fe3e4874
 def char_tile(
     c:str, # One character
     rng:Random,
@@ -30,16 +30,19 @@ def char_tile(
 )->Image.Image: # Mode 'L', 255 where there is ink, cropped to the ink
     "One rotated character"
     font = load_font(rng.choice(fonts), size)
-    im = Image.new('L', (2*size, 2*size))
-    ImageDraw.Draw(im).text((size, size), c, fill=255, font=font, anchor='mm')
-    im = im.rotate(rng.uniform(-max_rotate, max_rotate), Image.Resampling.BILINEAR)
-    return im.crop(im.getbbox() or (0, 0, size//2, size))
+    tile = Image.new('L', (2*size, 2*size))
+    ImageDraw.Draw(tile).text((size, size), c, fill=255, font=font, anchor='mm')
+    angle = rng.uniform(-max_rotate, max_rotate)
+    rotated = tile.rotate(angle, Image.Resampling.BILINEAR)
+    half_empty = (0, 0, size//2, size)
+    return rotated.crop(rotated.getbbox() or half_empty)
 
-# %% ../../nbs/draw/01_styles.ipynb #c6aece78
+# %% ../../nbs/draw/01_styles.ipynb #885aa960
 def random_colour(rng, darkest:int, lightest:int)->tuple:
     "Three channels from this range"
     return tuple(rng.randint(darkest, lightest) for _ in range(3))
 
+# %% ../../nbs/draw/01_styles.ipynb #20877b6c
 def in_a_row(
     tiles:list, # From `char_tile`
     rng:Random,
@@ -50,34 +53,47 @@ def in_a_row(
     x = max(0, room)*rng.uniform(.2, .6)
     widest_gap = min(room/(len(tiles)+1), 6)
     overlap = room/max(1, len(tiles)-1)              # below zero where there is no room
-    places, end = [], 0
-    for t in tiles:
+    places = []
+    end = 0
+    for tile in tiles:
         colour = random_colour(rng, 0, 120)
-        places.append((colour, x, int((height-t.height)*rng.uniform(.2, .8))))
-        end = x + t.width
-        x = end + (widest_gap*rng.uniform(.3, 1) if room >= 0 else overlap)
-    too_far = max(0, math.ceil(round(end-width, 6)))
-    return [(colour, int(x-too_far), y) for colour, x, y in places]
+        y = (height-tile.height)*rng.uniform(.2, .8)
+        places.append((colour, x, int(y)))
+        end = x + tile.width
+        gap = widest_gap*rng.uniform(.3, 1) if room >= 0 else overlap
+        x = end + gap
+    beyond = round(end-width, 6)
+    too_far = max(0, math.ceil(beyond))
+    return [(colour, int(x-too_far), y) for colour,x,y in places]
 
-# %% ../../nbs/draw/01_styles.ipynb #7e28bea6
+# %% ../../nbs/draw/01_styles.ipynb #6afc603e
 def lines_and_dots(im:Image.Image, rng:Random):
     "Draw two lines and some dots on a picture"
     draw = ImageDraw.Draw(im)
     width, height = im.size
     for _ in range(2):
-        ends = [(0, rng.uniform(0, height)), (width, rng.uniform(0, height))]
-        draw.line(ends, fill=random_colour(rng, 60, 170), width=rng.randint(1, 2))
+        begin = (0, rng.uniform(0, height))
+        end = (width, rng.uniform(0, height))
+        colour = random_colour(rng, 60, 170)
+        draw.line([begin, end], fill=colour, width=rng.randint(1, 2))
     for _ in range(width*height//200):
-        place = rng.uniform(0, width), rng.uniform(0, height)
-        draw.point(place, fill=random_colour(rng, 60, 200))
+        x = rng.uniform(0, width)
+        y = rng.uniform(0, height)
+        draw.point((x, y), fill=random_colour(rng, 60, 200))
 
-# %% ../../nbs/draw/01_styles.ipynb #7f439693
+# %% ../../nbs/draw/01_styles.ipynb #46059241
 @style
 def simple(text:str, rng:Random, width:int=160, height:int=60, fonts:tuple=package_fonts)->Image.Image:
     "Rotated dark characters on a light background, two lines, some dots"
-    im = Image.new('RGB', (width, height), random_colour(rng, 215, 255))
-    size = int(min(height*.75, 1.5*width/max(len(text), 1)))
-    tiles = [char_tile(c, rng, max(6, int(size*rng.uniform(.8, 1))), fonts=fonts) for c in text]
-    for tile, (colour, x, y) in zip(tiles, in_a_row(tiles, rng, width, height)): im.paste(colour, (x, y), tile)
+    background = random_colour(rng, 215, 255)
+    im = Image.new('RGB', (width, height), background)
+    room = 1.5*width/max(len(text), 1)
+    largest = int(min(height*.75, room))
+    tiles = []
+    for c in text:
+        size = int(largest*rng.uniform(.8, 1))
+        tiles.append(char_tile(c, rng, max(6, size), fonts=fonts))
+    places = in_a_row(tiles, rng, width, height)
+    for tile,(colour,x,y) in zip(tiles, places): im.paste(colour, (x, y), tile)
     lines_and_dots(im, rng)
     return im.filter(ImageFilter.SMOOTH)

@@ -31,7 +31,7 @@ digits = '0123456789'
 lower = 'abcdefghijklmnopqrstuvwxyz'
 upper = lower.upper()
 
-# %% ../../nbs/draw/06_synth.ipynb #44e18cd3
+# %% ../../nbs/draw/06_synth.ipynb #0438e08d
 def _looks_of(style)->tuple:
     if isinstance(style, Look): return (style,)
     if isinstance(style, (str, Path)): return load_looks(style)
@@ -45,16 +45,15 @@ def find_style(
     is_name = isinstance(style, (str, Path)) and not str(style).lower().endswith('.json')
     if not is_name: return 'composed', _looks_of(style)
     if style in styles: return style, ()
-    raise CaptchaError(f"style {style!r} is unknown: choose from {', '.join(styles)}, or give a file of looks (*.json)")
+    raise CaptchaError(f"style {style!r} is unknown: choose from {', '.join(styles)}, or give a file of looks")
 
-# %% ../../nbs/draw/06_synth.ipynb #e2694901
+# %% ../../nbs/draw/06_synth.ipynb #9c958e5f
 def check_alphabet(chars:str):
     "Refuse characters that merge, and an alphabet of spaces"
     for accent in filter(unicodedata.combining, chars):
         for pair in (c+accent for c in chars):
-            if nfc(pair) != pair:
-                raise CaptchaError(f"alphabet {chars!r}: {pair!r} side by side become the one character {nfc(pair)!r}: "
-                                   "give that instead of its parts")
+            one = nfc(pair)
+            if one != pair: raise CaptchaError(f"alphabet {chars!r}: side by side become the one character {one!r}")
     if not chars.strip(): raise CaptchaError(f"alphabet {chars!r}: there is nothing to see")
 
 # %% ../../nbs/draw/06_synth.ipynb #1e07d0b8
@@ -81,15 +80,15 @@ class Synth(Fingerprinted):
         self.fonts = self.own_fonts or inspect.signature(self.draw).parameters['fonts'].default
         self._check(length)
 
-# %% ../../nbs/draw/06_synth.ipynb #08d31b72
+# %% ../../nbs/draw/06_synth.ipynb #e298a7ab
 @patch
 def _check(self:Synth, length):
     rare = ''.join(set(self.oversample) - set(self.chars))
-    if rare: raise CaptchaError(f"oversample is {self.oversample!r}, but {rare!r} is not in the alphabet {self.chars}")
+    if rare: raise CaptchaError(f"oversample: {rare!r} is not in the alphabet {self.chars}")
     files = {f for o in self.looks for f in o.fonts or self.fonts}
     check_glyphs(self.chars, files or fonts_that_draw(self.chars, self.fonts))
     check_alphabet(self.chars)
-    if not all(self.lengths): raise CaptchaError(f"length is {length!r}: give a number from 1, or two such as (4, 6)")
+    if not all(self.lengths): raise CaptchaError(f"length is {length!r}: give a number from 1, or two")
 
 # %% ../../nbs/draw/06_synth.ipynb #fe26cf8b
 @patch
@@ -175,7 +174,7 @@ def _write_table(table, rows):
     with atomic_path(table) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
         csv.writer(f).writerows([('name', 'label'), *rows])
 
-# %% ../../nbs/draw/06_synth.ipynb #e213687e
+# %% ../../nbs/draw/06_synth.ipynb #f90bf01b
 def write_synth(
     path, # Folder to write to, made if needed
     n:int, # How many images it shall hold
@@ -193,7 +192,6 @@ def write_synth(
     others = [r for r in rows_of(path/table) if f'_{key}.' not in r[0] and (path/r[0]).exists()]
     missing = [(i, path/name) for i, name in enumerate(labels) if not (path/name).exists()]
     try: _write_missing(synth, missing, workers)
-    except BrokenProcessPool as e:
-        raise CaptchaError(f"{path}: a worker ended too early ({e}): call again, perhaps with fewer workers") from None
+    except BrokenProcessPool as e: raise CaptchaError(f"{path}: a worker ended ({e}): take fewer workers") from None
     finally: _write_table(path/table, others + [o for o in labels.items() if (path/o[0]).exists()])
     return path/table

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['calibrate']
 
-# %% ../../nbs/judge/01_calibrate.ipynb #5033ae33
-import warnings
+# %% ../../nbs/judge/01_calibrate.ipynb #0ade8bae
 from dataclasses import replace
 import numpy as np
 from fastprogress import progress_bar
 from scipy.optimize import minimize_scalar
 
-from ..core import CaptchaError, ImageError, LabelError
+from ..core import ImageError, LabelError, Spec, check_pairs, check_range, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import check_logp, text_logp
 from ..read.reader import Reader, one_by_one, readings, soften
@@ -44,26 +43,25 @@ def fit_temperature(
     found = minimize_scalar(temperature_loss, args=given, bounds=near, method='bounded', options=dict(xatol=.01))
     return float(np.exp(found.x))
 
-# %% ../../nbs/judge/01_calibrate.ipynb #dde513ac
+# %% ../../nbs/judge/01_calibrate.ipynb #c488eeaa
 def log_probabilities(reader:Reader, images:list, bs:int=64)->tuple: # (`(B, T, V)` or None, {index: error})
     "What the model says of all images that can be opened"
-    if bs < 1: raise CaptchaError(f"bs is {bs}: it must be at least 1")
+    check_range(1, bs=bs)
     logp, errors = [], {}
     for start in progress_bar(range(0, len(images), bs), leave=False):
         arrays = []
-        for i,o in enumerate(images[start:start+bs], start):
+        batch = images[start:start+bs]
+        for i,o in enumerate(batch, start):
             try: arrays.append(to_array(o, reader.spec))
             except ImageError as e: errors[i] = str(e)
         if arrays: logp.append(reader.logp(arrays))
-    if errors:
-        why = next(iter(errors.values()))
-        warnings.warn(f"{len(errors)} of {len(images)} images are left out of the calibration, such as {why}")
+    warn_unreadable(list(errors.values()), len(images), 'are left out of the calibration')
     return np.concatenate(logp) if logp else None, errors
 
-# %% ../../nbs/judge/01_calibrate.ipynb #47f6ea0a
+# %% ../../nbs/judge/01_calibrate.ipynb #daabd8a4
 def _known_ids(truths, vocab)->dict: # {index: ids}
     known = {i: vocab.encode(o) for i,o in enumerate(truths) if not vocab.unknown(o)}
-    if not known: raise LabelError("no image to calibrate on: give one that opens, with a label the model can answer")
+    if not known: raise LabelError("no image to calibrate on: one with a label that the model can answer is needed")
     return known
 
 # %% ../../nbs/judge/01_calibrate.ipynb #455a7af7
@@ -71,7 +69,15 @@ def _answerable(truths, vocab, constraint):
     if not constraint: return truths
     return [constraint.same(o) if vocab.unknown(o) else o for o in truths]
 
-# %% ../../nbs/judge/01_calibrate.ipynb #1fc60373
+# %% ../../nbs/judge/01_calibrate.ipynb #6a82ba0c
+def with_temperature(reader:Reader, logp, truths)->Spec:
+    "The reader's `Spec` with the temperature that fits; what was accepted before means nothing now"
+    known = _known_ids(truths, reader.vocab)
+    ids = list(known.values())
+    temperature = fit_temperature(logp[list(known)], ids, reader.spec.decoder)
+    return replace(reader.spec, threshold=0., temperature=temperature)
+
+# %% ../../nbs/judge/01_calibrate.ipynb #4297b5fd
 def calibrate(
     reader:Reader,
     images, # Labelled images that were not trained on
@@ -83,15 +89,15 @@ def calibrate(
     "Fit temperature and threshold to labelled images"
     images = list(one_by_one(images))
     truths = [reader.spec.text(o) for o in labels]
-    if len(images) != len(truths): raise LabelError(f"{len(images)} images but {len(truths)} labels: give one each")
+    check_pairs(images, truths)
     options = reader.options(**kwargs)
+    constraint = options['constraint']
     logp, errors = log_probabilities(reader, images, bs)
     opened = [i for i in range(len(images)) if i not in errors]
     names = [image_name(images[i]) for i in opened]
-    truths = _answerable([truths[i] for i in opened], reader.vocab, options['constraint'])
-    known = _known_ids(truths, reader.vocab)
-    temperature = fit_temperature(logp[list(known)], list(known.values()), reader.spec.decoder)
-    spec = replace(reader.spec, threshold=0., temperature=temperature)
-    report = Report(*unified(truths, readings(logp, spec, names, **options), options['constraint']))
+    truths = _answerable([truths[i] for i in opened], reader.vocab, constraint)
+    spec = with_temperature(reader, logp, truths)
+    read = readings(logp, spec, names, **options)
+    report = Report(*unified(truths, read, constraint))
     report.threshold = report.accept_threshold(precision).threshold
     return replace(spec, threshold=report.threshold), report

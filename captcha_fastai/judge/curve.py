@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['learning_curve']
 
-# %% ../../nbs/judge/02_curve.ipynb #f1a5be9d
+# %% ../../nbs/judge/02_curve.ipynb #f5c3764d
 import csv
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ..data.images import guess_size, survey
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
 from ..train.models import model_reader
 from ..train.metrics import pooled, rate, wilson
-from ..train.learner import captcha_learner, usual_tfms
+from ..train.learner import captcha_learner, task_of, training_dls, usual_tfms
 from ..train.schedule import Recipe, default_epochs, train_captcha
 from ..train.fewlabels import rehearsal, second_epochs, start_from, synth_of
 from .report import Report, evaluate
@@ -40,7 +40,7 @@ class CurvePoint(NamedTuple):
     right:int    # Images read right ...
     n:int        # ... of so many
 
-# %% ../../nbs/judge/02_curve.ipynb #8f92a1da
+# %% ../../nbs/judge/02_curve.ipynb #0d608051
 class LearningCurve:
     "Accuracy against the number of labels"
     def __init__(self, rows):
@@ -53,7 +53,8 @@ class LearningCurve:
         for start,labels in sorted({r[:2] for r in self.rows}):
             same = [r for r in self.rows if r[:2] == (start, labels)]
             right = sum(r.right for r in same)
-            points[start].append((labels, right, sum(r.n for r in same)))
+            n = sum(r.n for r in same)
+            points[start].append((labels, right, n))
         return points
 
     def __repr__(self):
@@ -62,17 +63,16 @@ class LearningCurve:
             lines += [f'{start}, {k} labels: {rate(right, n, self.images)}' for k,right,n in points]
         return '\n'.join(lines)
 
-# %% ../../nbs/judge/02_curve.ipynb #1f236e0f
+# %% ../../nbs/judge/02_curve.ipynb #1f0d4ac0
 @patch
 def plot(self:LearningCurve, ax=None):
     "Accuracy with its 95 % interval against the number of labels"
     ax = ax or plt.subplots(figsize=(5, 3.2), layout='constrained')[1]
     for start,points in self.points().items():
-        labels = [k for k,_,_ in points]
-        accuracy = [right/n for _,right,n in points]
-        intervals = [wilson(*pooled(right, n, self.images)) for _,right,n in points]
+        labels, right, n = map(np.array, zip(*points))
+        intervals = [wilson(*pooled(*o, self.images)) for o in zip(right, n)]
         low, high = zip(*intervals)
-        ax.plot(labels, accuracy, 'o-', label=start)
+        ax.plot(labels, right/n, 'o-', label=start)
         ax.fill_between(labels, low, high, alpha=.2)
     ax.set(xscale='symlog', ylim=(-.02, 1.02), xlabel='labelled images', ylabel='captchas right')
     ax.set_xticks(sorted({r.labels for r in self.rows}))
@@ -81,35 +81,39 @@ def plot(self:LearningCurve, ax=None):
     ax.legend()
     return ax
 
-# %% ../../nbs/judge/02_curve.ipynb #d7449568
+# %% ../../nbs/judge/02_curve.ipynb #ff92ab06
 def default_sizes(n:int)->tuple:
     "25, 50, 100, ... labels of `n`, at most 3,200"
-    sizes = [25*2**i for i in range(8)]
-    return tuple(k for k in sizes if k <= n*2/3)
+    sizes = 25*2**np.arange(8)
+    few_enough = sizes <= n*2/3
+    return tuple(sizes[few_enough].tolist())
 
 def planned(sizes, subsets:int=1, synthetic:bool=True, scratch:bool=True)->list:
     "(start, labels, subset) of each training, in order"
     parts = [(k, s) for s in range(subsets) for k in sizes]
-    first = [(synthetic_first, k, s) for k,s in [(0, 0), *parts]] if synthetic else []
-    alone = [(from_scratch, k, s) for k,s in parts] if scratch or not synthetic else []
-    return first + alone
+    plan = []
+    if synthetic:
+        plan.append((synthetic_first, 0, 0))
+        plan += [(synthetic_first, *o) for o in parts]
+    if scratch or not synthetic:
+        plan += [(from_scratch, *o) for o in parts]
+    return plan
 
-# %% ../../nbs/judge/02_curve.ipynb #07e310be
+# %% ../../nbs/judge/02_curve.ipynb #61b3901c
 def train_and_test(images, labels, most:int, seed:int=42)->tuple: # Two arrays of indices
     "A random part of `most` images to train on, and the others without its duplicates"
-    order = np.random.default_rng(seed).permutation(len(images))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(images))
     part, others = order[:most], order[most:]
     spec = Spec('0', 1, *guess_size(images))
-    original = {i: i for i in order} | survey(images, labels, spec).duplicate_of
-    seen = {original[i] for i in part}
-    test = np.array([i for i in others if original[i] not in seen], int)
-    if len(test) < 10:
-        copies = len(others) - len(test)
-        raise CaptchaError(f"of the {len(others)} images to measure with {copies} are duplicates of those trained on: "
-                           f"give more images, or sizes below {most}")
-    return part, test
+    copies = survey(images, labels, spec).duplicate_of           # {number of a copy: number of the original}
+    seen = {copies.get(i, i) for i in part}
+    test = [i for i in others if copies.get(i, i) not in seen]
+    n = len(others) - len(test)
+    if len(test) < 10: raise CaptchaError(f"{n} of {len(others)} images to measure with are duplicates: give more")
+    return part, np.array(test)
 
-# %% ../../nbs/judge/02_curve.ipynb #92a49d5a
+# %% ../../nbs/judge/02_curve.ipynb #7e348efb
 def check_sizes(sizes, n:int):
     "Refuse sizes that `n` images do not allow"
     if not sizes: raise CaptchaError(f"{n} images are too few for a curve: 38 or more are needed")
@@ -121,10 +125,10 @@ def check_task(images, labels, synthetic, kwargs:dict)->dict: # For `from_lists`
     "Refuse labels that cannot be learned; the synthetic captchas say what is read, if there are any"
     task = kwargs
     if synthetic:
-        given = sorted(set(kwargs) & {'chars', 'max_len', 'size', 'channels', 'fold'})
+        decided = {'chars', 'max_len', 'size', 'channels', 'fold'}
+        given = sorted(decided & set(kwargs))
         if given: raise CaptchaError(f"{given[0]}: that of the synthetic captchas is taken")
-        s = synthetic.spec
-        task = dict(chars=s.chars, max_len=s.max_len, fold=s.fold, size=(s.height, s.width), channels=s.channels)
+        task = task_of(synthetic.spec)
     rules = {k: task[k] for k in ('chars', 'max_len', 'fold') if k in task}
     _, vocab, longest = check_labels(images, labels, **rules)
     return {**kwargs, **task, 'chars': vocab.chars, 'max_len': longest}
@@ -160,7 +164,7 @@ def pretrained(self:Trainings): # Learner
         self.base = pretrain(self.synthetic, self.folder/'synthetic', self.recipe)
     return self.base
 
-# %% ../../nbs/judge/02_curve.ipynb #9bd9e284
+# %% ../../nbs/judge/02_curve.ipynb #1bf930dc
 def _picked(values:list, ids)->list: return [values[i] for i in ids]
 
 @patch
@@ -168,22 +172,25 @@ def loaders(self:Trainings, ids, base=None)->CaptchaDataLoaders:
     "The images `ids`, scaled as those of `base` if there is one"
     usual = batch_tfms_for(base.spec) if base else usual_tfms(self.recipe.arch)
     tfms = deepcopy(self.kwargs.get('batch_tfms', usual))       # `Normalize` measures once
-    n = len(ids)
-    ids = [*ids, *ids[:2]]
-    kwargs = {**self.kwargs, 'bs': self.recipe.bs, 'splits': (range(n), range(n, n+2)), 'batch_tfms': tfms}
-    return CaptchaDataLoaders.from_lists(_picked(self.images, ids), _picked(self.labels, ids), **kwargs)
+    images = _picked(self.images, ids)
+    labels = _picked(self.labels, ids)
+    kwargs = {**self.kwargs, 'bs': self.recipe.bs, 'batch_tfms': tfms}
+    return training_dls(images, labels, **kwargs)
 
-# %% ../../nbs/judge/02_curve.ipynb #5e995178
+# %% ../../nbs/judge/02_curve.ipynb #5b56e1f1
 @patch
 def train(self:Trainings, ids, base=None): # Learner
     "Train on the images `ids`, from scratch or from what `base` has learned"
     recipe = self.recipe
-    learn = captcha_learner(self.loaders(ids, base), recipe.arch)
-    if base: start_from(learn, base.model, base.spec)
-    rehearse = rehearsal(learn, base.dls, recipe=recipe) if base else None
-    if rehearse: learn.dls.train.after_batch.add(rehearse)
-    steps = recipe.tune_steps if base else recipe.steps
-    lr = recipe.tune_lr if base else recipe.lr
+    dls = self.loaders(ids, base)
+    learn = captcha_learner(dls, recipe.arch)
+    steps, lr = recipe.steps, recipe.lr
+    rehearse = None
+    if base:
+        steps, lr = recipe.tune_steps, recipe.tune_lr
+        start_from(learn, base.model, base.spec)
+        rehearse = rehearsal(learn, base.dls, recipe=recipe)
+    if rehearse: dls.train.after_batch.add(rehearse)
     epochs = second_epochs(len(ids), recipe.bs, steps, rehearse, recipe.rehearse_steps)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return learn
@@ -205,17 +212,19 @@ def measure(self:Trainings, learn, test)->Report:
     learn.model.to(learn.dls.device)            # reading has moved it to the CPU
     return report
 
-# %% ../../nbs/judge/02_curve.ipynb #8ed57531
+# %% ../../nbs/judge/02_curve.ipynb #77d1c952
 def write_points(path:Path, rows):
     "Write down what is known so far"
+    table = [CurvePoint._fields, *rows]
     with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
-        csv.writer(f).writerows([CurvePoint._fields, *rows])
+        csv.writer(f).writerows(table)
 
 def known_points(path:Path)->list: # `CurvePoint`s
     "What an earlier call has written"
     if not path.exists(): return []
-    rows = list(csv.reader(path.read_text(encoding='utf-8').splitlines()))[1:]
-    return [CurvePoint(start, *map(int, numbers)) for start,*numbers in rows]
+    text = path.read_text(encoding='utf-8')
+    rows = list(csv.reader(text.splitlines()))
+    return [CurvePoint(start, *map(int, numbers)) for start,*numbers in rows[1:]]
 
 # %% ../../nbs/judge/02_curve.ipynb #2d041898
 def synthetic_fingerprint(synthetic)->tuple:
@@ -224,16 +233,19 @@ def synthetic_fingerprint(synthetic)->tuple:
     refiners = [t.fingerprint() for t in train.after_batch.fs if isinstance(t, Fingerprinted)]
     return synth_of(synthetic).fingerprint(), train.bs, len(train.dataset), synthetic.spec, *refiners
 
-# %% ../../nbs/judge/02_curve.ipynb #63fb6935
+# %% ../../nbs/judge/02_curve.ipynb #0e0c8331
 @patch
 def curve(self:Trainings, plan:list, pool, test)->LearningCurve:
     "Train what is planned and not known yet; train on images of `pool`, measure on `test`"
     file = self.folder/'curve.csv'
     rows = [r for r in known_points(file) if r.n == len(test)]
     known = [r[:3] for r in rows]
-    for start,k,subset in progress_bar([o for o in plan if o not in known], leave=False):
-        report = self.measure(self.learner(start, k, subset, pool), test)
-        rows.append(CurvePoint(start, k, subset, report.right, report.n))
+    missing = [o for o in plan if o not in known]
+    for start,k,subset in progress_bar(missing, leave=False):
+        learn = self.learner(start, k, subset, pool)
+        report = self.measure(learn, test)
+        point = CurvePoint(start, k, subset, report.right, report.n)
+        rows.append(point)
         print(f'{start}, {k} labels: {rate(report.right, report.n)}', flush=True)
         write_points(file, rows)
     return LearningCurve(rows)

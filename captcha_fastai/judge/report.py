@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Report', 'plot_reliability', 'evaluate', 'plot_confusions', 'plot_alignment']
 
-# %% ../../nbs/judge/00_report.ipynb #12d8700e
+# %% ../../nbs/judge/00_report.ipynb #b2ca4602
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -14,13 +14,14 @@ import numpy as np
 from fastcore.basics import patch
 from fastprogress import progress_bar
 
-from ..core import CaptchaError, LabelError, ModelError
+from ..core import check_pairs, check_range, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import ctc_path
 from ..read.reader import Reader, Reading, one_by_one
+from ..train.models import check_decoder
 from ..train.metrics import align, edit_distance, rate, wilson
 
-# %% ../../nbs/judge/00_report.ipynb #933932d9
+# %% ../../nbs/judge/00_report.ipynb #06a4347a
 class Report:
     "How often, where and how confidently readings are wrong"
     def __init__(self,
@@ -32,8 +33,7 @@ class Report:
         self.threshold = threshold
         self.truths = list(truths)
         self.readings = list(readings)
-        if len(self.truths) != len(self.readings):
-            raise LabelError(f"{len(self.truths)} truths but {len(self.readings)} readings: one each is needed")
+        check_pairs(self.readings, self.truths)
         read = [o if isinstance(o, Reading) else Reading(str(o), 1.) for o in self.readings]
         self.texts = [o.text for o in read]
         self.confidences = [o.confidence for o in read]
@@ -90,7 +90,7 @@ def worst(self:Report, k:int=10)->list: # [(name, truth, read, confidence)]
     wrong.sort(key=lambda row: -row[-1])
     return wrong[:k]
 
-# %% ../../nbs/judge/00_report.ipynb #a5a00101
+# %% ../../nbs/judge/00_report.ipynb #df0ce981
 @patch
 def reliability(self:Report, bins:int=15)->list: # [(readings, mean confidence, share right)], empty bins left out
     "Readings by confidence, in bins of equal width"
@@ -100,7 +100,10 @@ def reliability(self:Report, bins:int=15)->list: # [(readings, mean confidence, 
     rows = []
     for k in range(bins):
         here = bin_of == k
-        if here.any(): rows.append((int(here.sum()), float(p[here].mean()), float(right[here].mean())))
+        if not here.any(): continue
+        confidence = float(p[here].mean())
+        share = float(right[here].mean())
+        rows.append((int(here.sum()), confidence, share))
     return rows
 
 # %% ../../nbs/judge/00_report.ipynb #b7d6b54a
@@ -110,18 +113,16 @@ def ece(self:Report, bins:int=15)->float: # 0 to 1
     distances = [n*abs(p-right) for n,p,right in self.reliability(bins)]
     return sum(distances)/max(1, self.n)
 
-# %% ../../nbs/judge/00_report.ipynb #1ef425da
+# %% ../../nbs/judge/00_report.ipynb #cf0243ad
 def plot_reliability(report:Report, bins:int=15, ax=None):
     "Share of right readings against confidence; larger dots are more readings"
     n, p, right = np.array(report.reliability(bins)).T
     if ax is None: ax = plt.subplots(figsize=(3.2, 3.2))[1]
     ax.plot([0, 1], [0, 1], color='lightgrey', lw=1)
     ax.scatter(p, right, s=15 + 150*n/n.max(), alpha=.6)
-    ax.set_xlim(-.04, 1.04)
-    ax.set_ylim(-.04, 1.04)
-    ax.set_xlabel('confidence')
-    ax.set_ylabel('share right')
-    ax.set_title(f'ECE {report.ece(bins):.1%}')
+    limits = -.04, 1.04
+    title = f'ECE {report.ece(bins):.1%}'
+    ax.set(xlim=limits, ylim=limits, xlabel='confidence', ylabel='share right', title=title)
     return ax
 
 # %% ../../nbs/judge/00_report.ipynb #f7f7f774
@@ -146,13 +147,13 @@ def accepted(self:Report, threshold:float)->Accepted:
         if p >= threshold and p > 0: ok.append(is_right)
     return Accepted(threshold, sum(ok), len(ok), self.n)
 
-# %% ../../nbs/judge/00_report.ipynb #228fef4e
+# %% ../../nbs/judge/00_report.ipynb #0b590034
 @patch
 def accept_threshold(self:Report,
     precision:float=.995 # Share of the accepted readings that should be right
 )->Accepted:
     "The lowest confidence from which enough readings are right; 2, which none has, if there is none"
-    if not 0 < precision <= 1: raise CaptchaError(f"precision is {precision}: give a share above 0, such as 0.995")
+    check_range(.001, 1, precision=precision)
     p = np.array(self.confidences, float)
     order = np.argsort(-p, kind='stable')
     p = p[order]
@@ -163,12 +164,13 @@ def accept_threshold(self:Report,
     threshold = float(p[enough][-1]) if enough.any() else 2.
     return self.accepted(threshold)
 
-# %% ../../nbs/judge/00_report.ipynb #476068b0
+# %% ../../nbs/judge/00_report.ipynb #5946895f
 @patch
 def lines(self:Report): # Iterator
     "The report line by line"
     positions = [f'{right/n:.1%}' for right,n in self.by_position()]
-    confused = [f'{a or "nothing"} read as {b or "nothing"} ({n}x)' for (a,b),n in self.confusions().most_common(8)]
+    common = self.confusions().most_common(8)
+    confused = [f'{a or "nothing"} read as {b or "nothing"} ({n}x)' for (a,b),n in common]
     with_confidence = any(isinstance(o, Reading) for o in self.readings)
     yield f'captchas   {rate(self.right, self.n)}'
     yield f'CER        {self.cer:.3%}'
@@ -200,19 +202,14 @@ def unified(truths:list, readings:list, constraint)->tuple: # (truths, readings)
     same = constraint.same
     return [same(o) for o in truths], [replace(o, text=same(o.text)) for o in readings]
 
-# %% ../../nbs/judge/00_report.ipynb #e05ac0b9
-def _warn_unreadable(readings):
-    errors = [o.error for o in readings if o.error]
-    if not errors: return
-    warnings.warn(f"{len(errors)} of {len(readings)} images cannot be read and count as wrong, such as {errors[0]}")
-
+# %% ../../nbs/judge/00_report.ipynb #43818310
 def _warn_unknown(truths, vocab, constraint):
     if constraint: truths = [constraint.same(o) for o in truths]
-    unknown = sorted({c for truth in truths for c in vocab.unknown(truth)})
-    if not unknown: return
-    warnings.warn(f"labels have {''.join(unknown)!r}, which the model cannot answer: such images count as wrong")
+    unknown = {c for truth in truths for c in vocab.unknown(truth)}
+    chars = ''.join(sorted(unknown))
+    if chars: warnings.warn(f"the model cannot answer {chars!r}: labels with it count as wrong")
 
-# %% ../../nbs/judge/00_report.ipynb #40b309c3
+# %% ../../nbs/judge/00_report.ipynb #e316fc70
 def evaluate(
     reader:Reader,
     images, # Paths, or anything else that holds an image
@@ -227,7 +224,8 @@ def evaluate(
     if threshold is None: threshold = reader.spec.threshold
     images = list(one_by_one(images))
     readings = reader.read_many(progress_bar(images, leave=False), bs=bs, **options)
-    _warn_unreadable(readings)
+    errors = [o.error for o in readings if o.error]
+    warn_unreadable(errors, len(readings), 'count as wrong')
     truths = [reader.spec.text(o) for o in labels]
     _warn_unknown(truths, reader.vocab, constraint)
     truths, readings = unified(truths, readings, constraint)
@@ -239,30 +237,33 @@ def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
     captchas = dls.valid_captchas
     return evaluate(reader, [o.image for o in captchas], [o.text for o in captchas], **kwargs)
 
-# %% ../../nbs/judge/00_report.ipynb #84c4fee0
+# %% ../../nbs/judge/00_report.ipynb #53cdb8fe
 def plot_confusions(report:Report, k:int=12, ax=None):
     "The commonest confusions as bars"
-    top = report.confusions().most_common(k)[::-1]
+    top = report.confusions().most_common(k)
+    top.reverse()                                         # the first bar is the lowest
     names = [f'{truth or "nothing"} → {read or "nothing"}' for (truth,read),_ in top]
-    if ax is None: ax = plt.subplots(figsize=(5, .3*len(top)+.8))[1]
-    ax.barh(names, [times for _,times in top])
+    times = [n for _,n in top]
+    height = .3*len(top) + .8
+    if ax is None: ax = plt.subplots(figsize=(5, height))[1]
+    ax.barh(names, times)
     ax.set(xlabel='times', title='truth → read')
     return ax
 
-# %% ../../nbs/judge/00_report.ipynb #987dace9
+# %% ../../nbs/judge/00_report.ipynb #b2e35a1a
 def _plot_peaks(p, ids, path, vocab, ax):
     columns = np.arange(len(p)) + .5
     for n,i in enumerate(ids):
+        probability = p[:, i]
         own = np.flatnonzero(path == n)
-        peak = own[p[own, i].argmax()]
-        ax.fill_between(columns, p[:, i], alpha=.4, step='mid')
-        ax.text(peak + .5, p[peak, i], vocab[i], ha='center', va='bottom')
-    ax.plot(columns, p[:, 0], color='lightgrey', lw=1)
-    ax.set_ylim(0, 1.25)
-    ax.set_xlabel('column')
-    ax.set_ylabel('probability')
+        peak = own[probability[own].argmax()]
+        ax.fill_between(columns, probability, alpha=.4, step='mid')
+        ax.text(peak + .5, probability[peak], vocab[i], ha='center', va='bottom')
+    blank = p[:, 0]
+    ax.plot(columns, blank, color='lightgrey', lw=1)
+    ax.set(ylim=(0, 1.25), xlabel='column', ylabel='probability')
 
-# %% ../../nbs/judge/00_report.ipynb #eab9c418
+# %% ../../nbs/judge/00_report.ipynb #218f95a3
 def plot_alignment(
     reader:Reader, # Of a CTC model
     src, # Anything that holds an image
@@ -270,13 +271,15 @@ def plot_alignment(
 ):
     "The captcha; below it the probability of each character of its text by column"
     spec = reader.spec
-    if spec.decoder != 'ctc': raise ModelError(f"{spec.arch}: has no columns to align: use a CTC architecture")
+    check_decoder(spec.arch, spec.decoder, 'ctc')
     logp = reader.logp([src])[0]
     ids = reader.vocab.encode(reader(src).text)
     if axs is None: axs = plt.subplots(2, 1, figsize=(6, 3), sharex=True, layout='constrained')[1]
     image = to_array(src, spec)
     height, width, _ = image.shape
-    axs[0].imshow(image.squeeze(), cmap='gray', extent=(0, len(logp), 0, len(logp)*height/width), aspect='auto')
+    steps = len(logp)
+    extent = 0, steps, 0, steps*height/width
+    axs[0].imshow(image.squeeze(), cmap='gray', extent=extent, aspect='auto')
     axs[0].set_yticks([])
     _plot_peaks(np.exp(logp), ids, ctc_path(logp, ids), reader.vocab, axs[1])
     return axs

@@ -240,7 +240,14 @@ def settle(tree, beam, new, n, nodes):
         beam[i].char = new[i].char/most
     return nodes
 
-# %% ../../nbs/read/04_beam.ipynb #cde1488f
+# %% ../../nbs/read/04_beam.ipynb #f7f1ad78
+@kernel
+def start(tree, beam):
+    "A beam of the empty prefix alone"
+    tree[0].child = tree[0].place = beam[0].node = 0
+    beam[0].blank = 1.
+    beam[0].char = 0.
+
 @kernel
 def read_best(tree, beam, new, n, ids, lens):
     "Write the texts of the best candidates, the best first"
@@ -251,15 +258,7 @@ def read_best(tree, beam, new, n, ids, lens):
         lens[r] = spell(tree, beam[best].node, ids[r])
         new[best].score = -1.
 
-# %% ../../nbs/read/04_beam.ipynb #059dce44
-@kernel
-def start(tree, beam):
-    "A beam of the empty prefix alone"
-    tree[0].child = tree[0].place = beam[0].node = 0
-    beam[0].blank = 1.
-    beam[0].char = 0.
-
-# %% ../../nbs/read/04_beam.ipynb #ee9405b8
+# %% ../../nbs/read/04_beam.ipynb #7dcfac74
 @kernel
 def beams(probs, guide, ctc, tree, beam, new, symbols, keep):
     "Prefix beam search; ids `(B, keep, T)` and lengths `(B, keep)`"

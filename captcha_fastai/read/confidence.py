@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['char_probs']
 
-# %% ../../nbs/read/06_confidence.ipynb #8a935b12
+# %% ../../nbs/read/06_confidence.ipynb #c3a724e2
+from collections import defaultdict
 import numpy as np
 
 from captcha_fastai.read.constraint import Constraint
@@ -13,77 +14,99 @@ from captcha_fastai.read.ctc import check_ids, check_logp
 from captcha_fastai.read.guide import relative, to_probs
 from captcha_fastai.read.search import grouped
 
-# %% ../../nbs/read/06_confidence.ipynb #d39c6a2c
+# %% ../../nbs/read/06_confidence.ipynb #ccfacc38
 def _own(
     probs, # Probabilities relative to each step's largest `(B, T, V)`
     ids, # Texts of one length `(B, L)`
     ctc # Do repeats count once?
 ): # (blank `(T, B, 1)`, characters `(T, B, L)`, 0 where a blank must come before `(B, L)`)
     "What each step says of the blank and of the characters of a text"
-    at = np.broadcast_to(ids[:, None], (len(ids), probs.shape[1], ids.shape[1]))
-    blank = probs[..., 0].T[..., None]
-    char = np.take_along_axis(probs, at, 2).swapaxes(0, 1)
+    B, T, V = probs.shape
+    at = np.broadcast_to(ids[:, None], (B, T, ids.shape[1]))
+    by_step = probs.swapaxes(0, 1)
+    blank = by_step[..., :1]
+    char = np.take_along_axis(by_step, at.swapaxes(0, 1), 2)
     free = np.ones(ids.shape)
     if ctc: free[:, 1:] = ids[:, 1:] != ids[:, :-1]
     return blank, char, free
 
-# %% ../../nbs/read/06_confidence.ipynb #d74f5553
+# %% ../../nbs/read/06_confidence.ipynb #99722a61
 def _before(blank, char, free, ctc): # Two arrays `(T+1, B, L+1)`: after t steps and j characters
     "Sums over all paths up to a place, in a blank or in a character"
     T, B, n = char.shape
     in_blank, in_char = np.zeros((2, T+1, B, n+1))
     in_blank[0, :, 0] = 1.
     for t in range(T):
-        in_blank[t+1] = (in_blank[t] + in_char[t])*blank[t]
-        stay = in_char[t, :, 1:] if ctc else 0.
-        in_char[t+1, :, 1:] = char[t]*(stay + in_blank[t, :, :-1] + in_char[t, :, :-1]*free)
+        b = in_blank[t]
+        c = in_char[t]
+        in_blank[t+1] = (b+c)*blank[t]
+        came = b[:, :-1]
+        if ctc: came = c[:, 1:] + came                     # it is said again
+        came = came + c[:, :-1]*free
+        in_char[t+1, :, 1:] = char[t]*came
     return in_blank, in_char
 
-# %% ../../nbs/read/06_confidence.ipynb #1376d5d7
+# %% ../../nbs/read/06_confidence.ipynb #32d03b93
 def _after(blank, char, free, ctc): # Two arrays `(T+1, B, L+1)`: the rest of the text after t steps and j characters
     "Sums over all paths from a place to the end, out of a blank or out of a character"
     T, B, n = char.shape
     of_blank, of_char = np.zeros((2, T+1, B, n+1))
     of_blank[T, :, n] = of_char[T, :, n] = 1.
-    for t in range(T-1, -1, -1):
+    for t in reversed(range(T)):
+        b = of_blank[t]
+        c = of_char[t]
         go = char[t]*of_char[t+1, :, 1:]
-        of_blank[t] = of_char[t] = blank[t]*of_blank[t+1]
-        of_blank[t, :, :-1] += go
-        of_char[t, :, :-1] += go*free
-        if ctc: of_char[t, :, 1:] += char[t]*of_char[t+1, :, 1:]
+        b[:] = blank[t]*of_blank[t+1]
+        c[:] = b
+        b[:, :-1] += go
+        c[:, :-1] += go*free
+        if ctc: c[:, 1:] += go                             # it is said again
     return of_blank, of_char
 
-# %% ../../nbs/read/06_confidence.ipynb #3b9af08f
+# %% ../../nbs/read/06_confidence.ipynb #36771d02
 def _neighbours(ids, V, ctc): # Two arrays `(B, L, V)`
     "May a symbol follow the character before its place directly, and be followed by that behind it? 1 or 0"
     come, leave = np.ones((2, *ids.shape, V))
+    own = ids[..., None]
     if ctc:
-        np.put_along_axis(come[:, 1:], ids[:, :-1, None], 0, 2)
-        np.put_along_axis(leave[:, :-1], ids[:, 1:, None], 0, 2)
+        np.put_along_axis(come[:, 1:], own[:, :-1], 0, 2)
+        np.put_along_axis(leave[:, :-1], own[:, 1:], 0, 2)
     return come, leave
 
-# %% ../../nbs/read/06_confidence.ipynb #b680c4a2
+# %% ../../nbs/read/06_confidence.ipynb #3a6ad314
+def _ways_out(own, ctc): # Two arrays `(T, B, L)`
+    "Sums over all paths that leave each place: by a blank, or by the next character"
+    blank, char, _ = own
+    of_blank, of_char = _after(*own, ctc)
+    blank_sums = of_blank[2:, :, 1:]                       # a step later, behind this character
+    char_sums = of_char[2:, :, 2:]                         # ... behind the next one
+    end = np.zeros(char.shape)
+    go = np.zeros(char.shape)
+    end[:-1] = blank[1:]*blank_sums
+    end[-1, :, -1] = 1                                     # nothing comes after the last step
+    go[:-1, :, :-1] = char[1:, :, 1:]*char_sums
+    return end, go
+
+# %% ../../nbs/read/06_confidence.ipynb #7175b34d
 def _through(probs, ids, ctc)->np.ndarray: # `(B, L, V)`
     "Probability of each text with another symbol at one place"
     B, T, V = probs.shape
-    n = ids.shape[1]
     own = _own(probs, ids, ctc)
     in_blank, in_char = _before(*own, ctc)
-    of_blank, of_char = _after(*own, ctc)
+    end, go = _ways_out(own, ctc)
     come, leave = _neighbours(ids, V, ctc)
-    inside, total = np.zeros((B, n, V)), np.zeros((B, n, V))
+    inside = np.zeros(come.shape)
+    total = np.zeros(come.shape)
     for t in range(T):
-        stay = inside if ctc else 0.
-        inside = probs[:, t, None]*(stay + in_blank[t, :, :-1, None] + in_char[t, :, :-1, None]*come)
-        if t == T-1: break
-        end = probs[:, t+1, :1]*of_blank[t+2, :, 1:]       # a blank comes next
-        go = np.zeros((B, n))                              # ... or the next character
-        go[:, :-1] = np.take_along_axis(probs[:, t+1], ids[:, 1:], 1)*of_char[t+2, :, 2:]
-        total += inside*(end[..., None] + go[..., None]*leave)
-    total[:, -1] += inside[:, -1]                          # nothing comes after the last step
+        came = in_blank[t, :, :-1, None]
+        if ctc: came = inside + came
+        came = came + in_char[t, :, :-1, None]*come
+        inside = probs[:, t, None]*came
+        left = end[t, ..., None] + go[t, ..., None]*leave
+        total += inside*left
     return total
 
-# %% ../../nbs/read/06_confidence.ipynb #c2e44d26
+# %% ../../nbs/read/06_confidence.ipynb #2e2efbe2
 def marginals(
     probs, # Probabilities relative to each step's largest `(B, T, V)`
     ids, # Texts of one length `(B, L)`
@@ -93,9 +116,10 @@ def marginals(
     "Probability of each character given the others"
     total = _through(probs, ids, ctc)*may
     own = np.take_along_axis(total, ids[..., None], 2)[..., 0]
-    return np.divide(own, total.sum(-1), out=np.zeros_like(own), where=own > 0)
+    share = np.zeros_like(own)
+    return np.divide(own, total.sum(-1), out=share, where=own > 0)
 
-# %% ../../nbs/read/06_confidence.ipynb #b12a1b5f
+# %% ../../nbs/read/06_confidence.ipynb #41db6146
 def _alternatives(
     c, # A constraint, or None
     ids, # Texts of one length `(B, L)`
@@ -105,21 +129,28 @@ def _alternatives(
     may = np.ones((*ids.shape, V))
     may[..., 0] = 0
     if not c: return may
-    if not c.words: return may*c.enter[[c.row(j) for j in range(1, ids.shape[1]+1)]]
+    if not c.words:
+        rows = [c.row(j+1) for j in range(ids.shape[1])]
+        return may*c.enter[rows]
     for i,j,k in np.argwhere(may > 0).tolist():
         text = ids[i].tolist()
-        may[i, j, k] = c.accepts([*text[:j], k, *text[j+1:]])
+        text[j] = k
+        may[i, j, k] = c.accepts(text)
     return may
 
-# %% ../../nbs/read/06_confidence.ipynb #c99bb564
+# %% ../../nbs/read/06_confidence.ipynb #a75d5bcf
+_most_numbers = 2**20 # In one table of a batch
+
 def _batches(texts, V):
     "Numbers of texts of one length; empty texts are left out"
-    for n in {len(t) for t in texts} - {0}:
-        those = [i for i,t in enumerate(texts) if len(t) == n]
-        most = max(1, 2**20 // (n*V))
+    of_length = defaultdict(list)
+    for i,text in enumerate(texts): of_length[len(text)].append(i)
+    for n,those in of_length.items():
+        if n == 0: continue
+        most = max(1, _most_numbers // (n*V))
         for i in range(0, len(those), most): yield those[i:i+most]
 
-# %% ../../nbs/read/06_confidence.ipynb #eb4bb450
+# %% ../../nbs/read/06_confidence.ipynb #55714a68
 def char_probs(
     logp, # Log-probabilities `(B, T, V)`
     texts, # A sequence of ids for each item
@@ -134,9 +165,11 @@ def char_probs(
         logp = grouped(logp, c)
         texts = [c.to[np.array(t, int)].tolist() for t in texts]
     out = [()]*len(texts)
-    for items in _batches(texts, logp.shape[2]):
+    V = logp.shape[2]
+    for items in _batches(texts, V):
         ids = np.array([texts[i] for i in items])
-        may = _alternatives(c, ids, logp.shape[2])
-        probs = to_probs(relative(logp[items])[0])
-        for i,p in zip(items, marginals(probs, ids, may, kind == 'ctc').tolist()): out[i] = tuple(p)
+        may = _alternatives(c, ids, V)
+        rel, _ = relative(logp[items])
+        shares = marginals(to_probs(rel), ids, may, kind == 'ctc')
+        for i,p in zip(items, shares.tolist()): out[i] = tuple(p)
     return out

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core import CaptchaError, Vocab, nfc
 
-# %% ../../nbs/read/02_constraint.ipynb #bc6d3aea
+# %% ../../nbs/read/02_constraint.ipynb #e3771dac
 def _ends(length):
     "The two ends of a length, as they are given"
     if isinstance(length, (tuple, list)): return length
@@ -22,7 +22,7 @@ def _whole(x)->int:
     if isinstance(x, float) and x % 1: raise ValueError
     return int(x)
 
-# %% ../../nbs/read/02_constraint.ipynb #e4e93640
+# %% ../../nbs/read/02_constraint.ipynb #4e759737
 def parse_length(
     length # `4`, `'4'`, `'4-6'`, `(4, 6)`, or `(4, None)` for no upper end
 )->tuple: # (fewest, most or None)
@@ -37,19 +37,19 @@ def parse_length(
         raise CaptchaError(f"length is {length!r}: the fewest characters come first, from 0 to 10000")
     return low, high
 
-# %% ../../nbs/read/02_constraint.ipynb #3d484509
+# %% ../../nbs/read/02_constraint.ipynb #28403f2d
 def _with_cases(text:str, fold:bool, what:str='')->set: # `what` begins the error message
     "The characters of `text`, in both cases if case is ignored"
     text = nfc(text, what)
     if not fold: return set(text)
     return {case(c) for c in text for case in (str.lower, str.upper)}
 
-# %% ../../nbs/read/02_constraint.ipynb #8086b9b5
+# %% ../../nbs/read/02_constraint.ipynb #6d69d26a
 def _allowed(chars, alphabet, fold)->set:
     "The characters of a model that `alphabet` leaves"
     if alphabet is None: return set(chars)
     allowed = _with_cases(alphabet, fold, 'alphabet: ') & set(chars)
-    if not allowed: raise CaptchaError(f"alphabet {alphabet!r}: the model knows none of it, only {chars!r}")
+    if not allowed: raise CaptchaError(f"alphabet {alphabet!r}: the model knows none of it")
     return allowed
 
 # %% ../../nbs/read/02_constraint.ipynb #d7a4fc3e
@@ -68,31 +68,28 @@ def _members_of(item:str, chars:str, fold:bool)->set:
         fits = re.compile(item, re.I if fold else 0).fullmatch
     return {c for c in chars if fits(c)}
 
-# %% ../../nbs/read/02_constraint.ipynb #fa9b396c
+# %% ../../nbs/read/02_constraint.ipynb #48524774
+def _bad_pattern(pattern, why:str): return CaptchaError(f"pattern {pattern!r}: {why}")
+
 def _read_item(pattern:str, at:int, chars:str, fold:bool)->tuple: # (re.Match, allowed characters)
     "The item of `pattern` that begins at `at`"
     match = _item.match(pattern, at)
     try: return match, _members_of(match[1], chars, fold)
     except (TypeError, re.error):
-        raise CaptchaError(f"pattern {pattern!r}: {pattern[at:]!r} is not understood: "
-                           "give characters, [classes], \\d, \\w or . and counts such as {2}") from None
+        why = r'give characters, [classes], \d, \w or . and counts such as {2}'
+        raise _bad_pattern(pattern, f"{pattern[at:]!r} is not understood: {why}") from None
 
-# %% ../../nbs/read/02_constraint.ipynb #4ee4723c
+# %% ../../nbs/read/02_constraint.ipynb #8a9c804c
 def _counts(match, pattern:str)->tuple: # (fewest, most)
     "How often an item may come"
     few = int(match[2] or 1)
     many = int(match[3] or few)
-    if many < few or few < many and match.end() < len(pattern):
-        raise CaptchaError(f"pattern {pattern!r}: the range of {match[0]!r} must go up, and only at the end")
+    in_the_middle = few < many and match.end() < len(pattern)
+    if many < few or in_the_middle:
+        raise _bad_pattern(pattern, f"the range of {match[0]!r} must go up, and only at the end")
     return few, many
 
-# %% ../../nbs/read/02_constraint.ipynb #49f75890
-def _listed_places(pattern, fold:bool)->list:
-    "The characters at each place of a pattern that is a list"
-    try: return [_with_cases(o, fold) for o in pattern]
-    except TypeError: raise CaptchaError(f"pattern {pattern!r}: give a text, or a list of texts") from None
-
-# %% ../../nbs/read/02_constraint.ipynb #104a2800
+# %% ../../nbs/read/02_constraint.ipynb #fdfba02a
 def parse_pattern(
     pattern, # `[a-z]{2}\d{3}`, or the characters allowed at each place as a list of texts
     chars:str, # The alphabet
@@ -100,21 +97,22 @@ def parse_pattern(
 )->tuple: # (allowed characters at each place, fewest, most)
     "The characters that each place of `pattern` allows"
     if not isinstance(pattern, str):
-        places = _listed_places(pattern, fold)
+        try: places = [_with_cases(o, fold) for o in pattern]
+        except TypeError: raise _bad_pattern(pattern, 'give a text, or a list of texts') from None
         return places, len(places), len(places)
     pattern = nfc(pattern)
-    places, fewest, at = [], 0, 0
+    places = []
+    fewest = at = 0
     while at < len(pattern):
         match, allowed = _read_item(pattern, at, chars, fold)
-        if not allowed:
-            raise CaptchaError(f"pattern {pattern!r}: no character of the alphabet {chars!r} fits {match[1]!r}")
+        if not allowed: raise _bad_pattern(pattern, f"no character of the alphabet {chars!r} fits {match[1]!r}")
         few, many = _counts(match, pattern)
         places += [allowed]*many
         fewest += few
         at = match.end()
     return places, fewest, len(places)
 
-# %% ../../nbs/read/02_constraint.ipynb #a1a2abcb
+# %% ../../nbs/read/02_constraint.ipynb #a053a8ba
 def _places(length, pattern, allowed:set, chars:str, fold:bool)->tuple: # As `parse_pattern`; most may be None
     "What length, alphabet and pattern together allow"
     low, high = (0, None) if length is None else parse_length(length)
@@ -125,13 +123,14 @@ def _places(length, pattern, allowed:set, chars:str, fold:bool)->tuple: # As `pa
     low = max(low, few)
     high = many if high is None else min(high, many)
     if low > high: raise CaptchaError(f"length {length!r} and pattern {pattern!r} contradict each other")
-    for i,place in enumerate(places[:high], 1):
-        if not place & allowed:
-            found, left = (''.join(sorted(o)) for o in (place, allowed))
-            raise CaptchaError(f"pattern {pattern!r}: place {i} allows {found!r}, none of {left!r}")
-    return [place & allowed for place in places[:high]], low, high
+    both = [place & allowed for place in places[:high]]
+    if not all(both):
+        i = both.index(set())
+        wanted, left = (''.join(sorted(o)) for o in (places[i], allowed))
+        raise _bad_pattern(pattern, f"place {i+1} allows {wanted!r}, none of {left!r}")
+    return both, low, high
 
-# %% ../../nbs/read/02_constraint.ipynb #0c3a42bd
+# %% ../../nbs/read/02_constraint.ipynb #eee5737d
 def position_table(
     chars:str, # The model's alphabet
     length=None, # As `parse_length` takes it
@@ -142,7 +141,7 @@ def position_table(
     "After how many characters a text may end, and which one may be the `s`-th"
     allowed = _allowed(chars, alphabet, fold)
     places, low, high = _places(length, pattern, allowed, chars, fold)
-    if high == 0: raise CaptchaError(f"length {length!r}, pattern {pattern!r}: leave no text but the empty one")
+    if high == 0: raise CaptchaError(f"length {length!r}, pattern {pattern!r}: no text but the empty one")
     rows = [set(), *places]
     if high is not None: rows.append(set())                # nothing longer
     n_chars = np.arange(len(rows))
@@ -150,7 +149,7 @@ def position_table(
     may = [[True] + [c in row for c in chars] for row in rows]
     return ok, np.array(may)
 
-# %% ../../nbs/read/02_constraint.ipynb #634b7ed3
+# %% ../../nbs/read/02_constraint.ipynb #06aaf640
 look_alikes = '0Oo', '1lI|', '5S', '2Z', '8B' # What `alike=True` takes as the same
 
 def alike_sets(alike, fold=False)->list: # Lists of characters
@@ -159,7 +158,7 @@ def alike_sets(alike, fold=False)->list: # Lists of characters
     if isinstance(alike, str): alike = alike.split(',')
     cases = (str, str.lower, str.upper) if fold else (str,)
     try: return [[case(c) for c in nfc(group) for case in cases] for group in alike or ()]
-    except TypeError: raise CaptchaError(f"alike is {alike!r}: give groups of characters such as '0O,1lI'") from None
+    except TypeError: raise CaptchaError(f"alike is {alike!r}: give groups such as '0O,1lI'") from None
 
 # %% ../../nbs/read/02_constraint.ipynb #ab5fea6f
 def _join(group:dict, first:str, other:str):
@@ -230,10 +229,11 @@ class _Positions(_Groups):
             out.append(fitting[0] if fitting else self.members[g][0])
         return out
 
-# %% ../../nbs/read/02_constraint.ipynb #4c9eb858
+# %% ../../nbs/read/02_constraint.ipynb #d310a10b
 def make_trie(words)->tuple: # (parents, symbols, ends); parents come first
     "Sequences of ids as a tree"
-    parent, symbol = [0], [0]
+    parent = [0]
+    symbol = [0]
     node_of = {(): 0}
     for word in map(tuple, words):
         for n in range(1, len(word)+1):
@@ -255,19 +255,20 @@ def _spelling(c, word)->list: # None if the model lacks a character
         ids.append(c.vocab.stoi[known[0]])
     return ids
 
-# %% ../../nbs/read/02_constraint.ipynb #63d5ed53
+# %% ../../nbs/read/02_constraint.ipynb #d6bc98ac
 def listed_words(c, lexicon)->dict: # {ids of groups: the model's own ids, or None if `write` shall choose}
     "The words of a list that the rest of a constraint allows"
-    if isinstance(lexicon, str): raise CaptchaError(f"lexicon is the text {lexicon[:40]!r}: give a list of words")
-    words, lost = {}, []
+    if isinstance(lexicon, str): raise CaptchaError(f"lexicon is {lexicon[:40]!r}: give a list of words")
+    words = {}
+    lost = []
     for word in lexicon:
         ids = _spelling(c, word)
         groups = () if ids is None else tuple(c.to[np.array(ids, int)].tolist())
         readable = ids is not None and c._holds(c.enter, groups)
         if readable: words.setdefault(groups, ids if c._holds(c.may, ids) else None)
         else: lost.append(word)
-    if not words: raise CaptchaError(f"lexicon: none of its {len(lost)} words can be read under the other rules")
-    if lost: warnings.warn(f"lexicon: {len(lost)} words, such as {lost[0]!r}, are left out: they cannot be read")
+    if not words: raise CaptchaError(f"lexicon: none of its {len(lost)} words is allowed")
+    if lost: warnings.warn(f"lexicon: {len(lost)} words, such as {lost[0]!r}, are left out")
     return words
 
 # %% ../../nbs/read/02_constraint.ipynb #a4b9a47f

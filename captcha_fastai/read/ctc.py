@@ -80,7 +80,7 @@ def best_path(
     "Greedy decoding: the text of the most probable path"
     return best_paths(check_logp(logp), kind == 'ctc')[2]
 
-# %% ../../nbs/read/03_ctc.ipynb #25efd518
+# %% ../../nbs/read/03_ctc.ipynb #80ec24ab
 @kernel
 def all_paths(
     probs, # Probabilities of the blank and of each character of the text at each step `(T, L+1)`; array or lists
@@ -94,11 +94,9 @@ def all_paths(
     blank[0] = 1.
     for t,row in enumerate(probs):
         for j in range(min(n, t+1), 0, -1):                # the longest first: the shorter still hold the step before
-            came = blank[j-1]
-            if not repeated[j]: came += char[j-1]
-            if ctc: came += char[j]
+            came = blank[j-1] if repeated[j] else blank[j-1] + char[j-1]
             blank[j] = (blank[j] + char[j])*row[0]
-            char[j] = came*row[j]
+            char[j] = (came + char[j] if ctc else came)*row[j]
         blank[0] *= row[0]
     return blank[n] + char[n]
 

@@ -12,28 +12,34 @@ from captcha_fastai.core import CaptchaError
 from captcha_fastai.read.constraint import Constraint
 from captcha_fastai.read.ctc import log0
 
-# %% ../../nbs/read/05_guide.ipynb #b8455b7a
+# %% ../../nbs/read/05_guide.ipynb #d9848e1a
 def relative(logp): # (log-probabilities relative to each step's largest, log of what was divided out `(B,)`)
     "Log-probabilities whose largest is 0 at each step"
     top = logp.max(-1, keepdims=True).astype(np.float64)
-    return logp-top, top.sum((1, 2))
+    log = top.sum((1, 2))
+    return logp-top, log
 
 def to_probs(rel):
     "Relative probabilities; what is possible stays above 0"
-    return np.where(rel > -np.inf, np.exp(np.maximum(rel, -600)), 0)
+    probs = np.exp(np.maximum(rel, -600))
+    return np.where(rel > -np.inf, probs, 0)
 
-# %% ../../nbs/read/05_guide.ipynb #d381a80a
+# %% ../../nbs/read/05_guide.ipynb #3ab60892
 def _sums(x): # (log-sum of each row, log-sum without each entry of it)
     "Sums of a row given as logarithms"
     top = x.max(-1, keepdims=True)
-    top = np.where(top > -np.inf, top, 0)
+    top[top == -np.inf] = 0
     e = np.exp(x-top)
+    backwards = e[..., ::-1]
+    from_left = e.cumsum(-1)
+    from_right = backwards.cumsum(-1)[..., ::-1]
     others = np.zeros_like(x)
-    others[..., 1:] += e[..., :-1].cumsum(-1)
-    others[..., :-1] += e[..., :0:-1].cumsum(-1)[..., ::-1]
-    return log0(e.sum(-1, keepdims=True))+top, log0(others)+top
+    others[..., 1:] += from_left[..., :-1]
+    others[..., :-1] += from_right[..., 1:]
+    whole = e.sum(-1, keepdims=True)
+    return log0(whole) + top, log0(others) + top
 
-# %% ../../nbs/read/05_guide.ipynb #c610e088
+# %% ../../nbs/read/05_guide.ipynb #35daa53b
 def _step_back(
     worth, # Log of the worth after the step `(B, S, V)`: by number of characters and last symbol (0: after a blank)
     row, # Log-probabilities of the step `(B, 1, V)`
@@ -45,13 +51,16 @@ def _step_back(
     go[..., 0] = -np.inf
     all_go, others_go = _sums(go)
     blank = row[..., :1] + worth[..., :1]
-    before = np.broadcast_to(np.logaddexp(blank, all_go), go.shape).copy()
+    after_blank = np.logaddexp(blank, all_go)
+    before = np.broadcast_to(after_blank, go.shape).copy()
     if not ctc: return before
     again = row + worth
-    before[..., 1:] = np.logaddexp(np.logaddexp(blank, others_go), again)[..., 1:]
+    new = np.logaddexp(blank, others_go)
+    after_char = np.logaddexp(new, again)
+    before[..., 1:] = after_char[..., 1:]
     return before
 
-# %% ../../nbs/read/05_guide.ipynb #1555d109
+# %% ../../nbs/read/05_guide.ipynb #8407b990
 def completions(
     rel, # Log-probabilities relative to each step's largest `(B, T, V)`
     c:Constraint, # What a text may be
@@ -59,51 +68,70 @@ def completions(
 )->tuple: # (log of the worth after each step `(B, T, S, V)`, log of the probability of all allowed texts `(B,)`)
     "What every prefix is worth after every step, relative as `rel`"
     B, T, V = rel.shape
-    ok, enter = c.ok[:T+2], c.enter[:T+2]                  # longer texts cannot come
+    ok = c.ok[:T+2]                                        # longer texts cannot come
+    enter = c.enter[:T+2]
     S = len(ok)
-    longer = np.minimum(np.arange(S)+1, S-1)
+    sizes = np.arange(S)
+    longer = np.minimum(sizes+1, S-1)
     never = np.where(enter, 0, -np.inf)
-    now = np.broadcast_to(np.where(ok, 0, -np.inf)[:, None] + never, (B, S, V))
+    too_short_or_long = np.where(ok, 0, -np.inf)[:, None]
+    now = np.broadcast_to(too_short_or_long + never, (B, S, V))
     worth = np.empty((B, T, S, V))
     for t in reversed(range(T)):
         worth[:, t] = now
         now = _step_back(now, rel[:, t, None], longer, ctc) + never
     return worth, now[:, 0, 0]
 
-# %% ../../nbs/read/05_guide.ipynb #1ecde1ba
+# %% ../../nbs/read/05_guide.ipynb #9594b4c3
 def _scale_change(now, before):
     "How much a scale changes, as a logarithm; `-inf` where nothing is possible"
+    possible = (now > -np.inf) & (before > -np.inf)
     with np.errstate(invalid='ignore'): change = now-before
-    return np.where((now > -np.inf) & (before > -np.inf), change, -np.inf)
+    return np.where(possible, change, -np.inf)
 
-# %% ../../nbs/read/05_guide.ipynb #e68eaf9f
+# %% ../../nbs/read/05_guide.ipynb #733f7b54
+def _scale_changes(scale): # `(B, T, S, 2)`, as `prefix_beams` takes them
+    "How each scale changes in each step: from the same row, and from the row of one character less"
+    same = np.empty_like(scale)                            # the step before, with as many characters
+    same[:, 0] = scale[:, 0, :2].max()
+    same[:, 1:] = scale[:, :-1]
+    less = np.full_like(same, -np.inf)                     # ... with one less
+    less[..., 1:] = same[..., :-1]
+    from_same = _scale_change(scale, same)
+    from_less = _scale_change(scale, less)
+    return np.stack([from_same, from_less], -1)
+
+# %% ../../nbs/read/05_guide.ipynb #b865b681
 def guide_of(worth)->np.ndarray: # `(B, T, S, V+2)`
     "The worth of prefixes as `prefix_beams` takes it"
     scale = worth.max(-1)
-    start = np.full_like(scale[:, :1], scale[:, 0, :2].max())
-    same = np.concatenate([start, scale[:, :-1]], 1)       # the step before, with as many characters
-    less = np.full_like(same, -np.inf)                     # ... with one less
-    less[..., 1:] = same[..., :-1]
-    changes = np.stack([_scale_change(scale, same), _scale_change(scale, less)], -1)
-    relative_worth = worth - np.where(scale > -np.inf, scale, 0)[..., None]
-    log_guide = np.concatenate([relative_worth, changes], -1)
+    finite = np.where(scale > -np.inf, scale, 0)
+    relative_worth = worth - finite[..., None]
+    log_guide = np.concatenate([relative_worth, _scale_changes(scale)], -1)
     return np.exp(np.minimum(log_guide, 690))              # below the largest floating-point number
 
-# %% ../../nbs/read/05_guide.ipynb #49f60c82
+# %% ../../nbs/read/05_guide.ipynb #34907e63
 def _steps_needed(word, ctc):
-    "A doubled letter needs a blank between"
-    doubled = sum(a == b for a,b in zip(word, word[1:]))
+    "The fewest steps that can say a word"
+    neighbours = zip(word, word[1:])
+    doubled = sum(a == b for a,b in neighbours)
     return len(word) + doubled if ctc else len(word)
 
+# %% ../../nbs/read/05_guide.ipynb #cc80de11
 def check_possible(c:Constraint, T:int, ctc:bool):
     "Refuse a constraint that no text of `T` steps can fulfil"
     if (T, ctc) in c.possible: return
-    if c.words: possible = min(_steps_needed(w, ctc) for w in c.words) <= T
-    else: possible = completions(np.zeros((1, T, len(c.members))), c, ctc)[1][0] > -np.inf
+    if c.words:
+        fewest = min(_steps_needed(word, ctc) for word in c.words)
+        possible = fewest <= T
+    else:
+        anything = np.zeros((1, T, len(c.members)))
+        _, whole = completions(anything, c, ctc)
+        possible = whole[0] > -np.inf
     if not possible: raise CaptchaError(f"no text that the constraint allows fits into the {T} steps of the model")
     c.possible.add((T, ctc))
 
-# %% ../../nbs/read/05_guide.ipynb #e33555d6
+# %% ../../nbs/read/05_guide.ipynb #eb7ae37e
 def word_logps(
     probs, # Probabilities relative to each step's largest `(B, T, V)`
     c:Constraint, # With a lexicon
@@ -111,17 +139,21 @@ def word_logps(
 )->np.ndarray: # `(B, N)`, relative as `probs`
     "Log-probability of every word of the lexicon"
     parent, symbol, ends = c.trie
-    different = (symbol != symbol[parent]) | (not ctc)     # can follow its parent without a blank
+    direct = (symbol != symbol[parent]) | (not ctc)        # can follow its parent without a blank
     blank, char = np.zeros((2, len(probs), len(parent)))
     blank[:, 0] = 1
     log = np.zeros(len(probs))
     for row in probs.transpose(1, 0, 2):
-        came = blank[:, parent] + char[:, parent]*different + (char if ctc else 0)
+        came = char[:, parent]*direct
+        came += blank[:, parent]
+        if ctc: came += char
         came[:, 0] = 0
         blank = (blank+char)*row[:, :1]
         char = row[:, symbol]*came
         top = np.maximum(blank, char).max(-1)
         divisor = np.where(top > 0, top, 1)[:, None]
-        blank, char = blank/divisor, char/divisor
+        blank /= divisor
+        char /= divisor
         log = log + log0(top)
-    return log0((blank + char)[:, ends]) + log[:, None]
+    total = (blank+char)[:, ends]
+    return log0(total) + log[:, None]

@@ -5,15 +5,10 @@
 # %% auto #0
 __all__ = ['open_image', 'images_in', 'to_array', 'prep']
 
-# %% ../../nbs/read/00_images.ipynb #90880c5a
-import base64
-import io
-import json
-import os
-import re
+# %% ../../nbs/read/00_images.ipynb #7df47877
+import base64, io, json, os, re, warnings, zipfile
 import urllib.parse
-import warnings
-import zipfile
+from contextlib import contextmanager
 from hashlib import sha1
 from pathlib import Path
 from zlib import crc32
@@ -86,25 +81,24 @@ def _flatten(im, mode=None):
     elif im.mode not in ('L', 'RGB'): im = im.convert('RGB')
     return im.convert(mode) if mode else im
 
-# %% ../../nbs/read/00_images.ipynb #2fdc51ff
+# %% ../../nbs/read/00_images.ipynb #abe69496
 max_pixels = 2**24 # Larger images are refused before they are decoded
 max_entry = 20_000_000 # Larger entries of an archive are refused, in bytes
 image_formats = 'PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM' # What is opened; Pillow's names
 
 def _check_size(width, height):
     "Refuse an image without pixels, or with too many"
-    if not 0 < width*height <= max_pixels:
-        raise ImageError(f"{width}x{height} pixels: from 1 to {max_pixels} are read")
+    if not 0 < width*height <= max_pixels: raise ImageError(f"{width}x{height} pixels: from 1 to {max_pixels} are read")
 
 def _from_array(x):
     "An array of bytes as a picture"
     channels = x.shape[2] if x.ndim == 3 else 1
     fits = x.ndim in (2, 3) and channels in (1, 3, 4)
     if x.dtype != np.uint8 or not fits:
-        raise ImageError(f"an array of {x.dtype} and shape {x.shape}: give uint8 (H, W) or (H, W, 1|3|4)")
+        raise ImageError(f"array of {x.dtype}, shape {x.shape}: give uint8 (H, W) or (H, W, 1|3|4)")
     _check_size(x.shape[1], x.shape[0])
-    grey = x.ndim == 3 and x.shape[-1] == 1
-    return Image.fromarray(x[..., 0] if grey else np.ascontiguousarray(x))
+    if x.shape[2:] == (1,): x = x[..., 0]
+    return Image.fromarray(np.ascontiguousarray(x))
 
 # %% ../../nbs/read/00_images.ipynb #dc04424a
 def _source(src):
@@ -140,9 +134,23 @@ def open_image(
         return _flatten(im, mode)
     except Exception as e: raise ImageError(f"{image_name(src)}: {_why(e)}") from None
 
-# %% ../../nbs/read/00_images.ipynb #c71bcf2c
+# %% ../../nbs/read/00_images.ipynb #900eae91
+@contextmanager
+def naming(path, error, what:str):
+    "Turn errors into an `error` that names the file and says what is wrong"
+    try: yield
+    except FileNotFoundError: raise error(f"{path}: no such file") from None
+    except Exception as e: raise error(f"{path}: {what} ({e})") from None
+
 image_exts = {'.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
 _looked_for = ', '.join(sorted(image_exts))
+
+def _not_empty(images, path, error)->list:
+    "`images`, of which there is at least one"
+    if not images: raise error(f"{path}: no images in it; {_looked_for} are looked for")
+    return images
+
+# %% ../../nbs/read/00_images.ipynb #8f65d236
 _foreign_exts = '.avif', '.heic', '.jp2', '.jxl'
 
 def _has_image_ext(path)->bool: return path.suffix.lower() in image_exts
@@ -157,15 +165,15 @@ def _overlooked(path)->bool:
 
 def _first_five(names)->str: return ', '.join(names[:5]) + (', ...' if names[5:] else '')
 
-# %% ../../nbs/read/00_images.ipynb #de7a28fe
 def image_files(path)->list: # Sorted
     "Image files right in the folder `path`"
     path = Path(path)
     if not path.is_dir(): raise ImageError(f"{path}: no such folder")
     files = sorted(filter(_is_image_file, path.iterdir()))
-    if not files: raise ImageError(f"{path}: no images in it; {_looked_for} are looked for")
-    others = [repr(p.name) for p in sorted(filter(_overlooked, path.iterdir()))]
-    if others: warnings.warn(f"{path}: not looked at: {_first_five(others)}; only {_looked_for} right in it are")
+    _not_empty(files, path, ImageError)
+    overlooked = sorted(filter(_overlooked, path.iterdir()))
+    names = [repr(o.name) for o in overlooked]
+    if names: warnings.warn(f"{path}: not looked at: {_first_five(names)}; only {_looked_for} in it are")
     return files
 
 # %% ../../nbs/read/00_images.ipynb #e31a12ec
@@ -183,14 +191,12 @@ def _is_image_entry(name)->bool:
     path = Path(name)
     return _is_image_file(path) and path.parts[0] != '__MACOSX'
 
-# %% ../../nbs/read/00_images.ipynb #1b0167cd
+# %% ../../nbs/read/00_images.ipynb #c61df96a
 def _entries(path)->tuple: # (the root as `zipfile.Path`, a `ZipInfo` for each file)
     "What is in a zip file"
-    try:
+    with naming(path, ArchiveError, 'not a readable zip file'):
         root = zipfile.Path(path)
         return root, [o for o in root.root.infolist() if not o.is_dir()]
-    except FileNotFoundError: raise ArchiveError(f"{path}: no such file") from None
-    except Exception as e: raise ArchiveError(f"{path}: not a readable zip file ({e})") from None
 
 def zip_images(path)->list: # of `zipfile.Path`, sorted by name
     "The images in a zip file, which stays packed"
@@ -199,33 +205,29 @@ def zip_images(path)->list: # of `zipfile.Path`, sorted by name
         why = _refused(o)
         if why: raise ArchiveError(f"{path}: its entry {o.filename!r} {why}")
     names = sorted(o.filename for o in entries if _is_image_entry(o.filename))
-    if not names: raise ArchiveError(f"{path}: no images in it; {_looked_for} are looked for")
-    for a,b in zip(names, names[1:]):
-        if a == b: raise ArchiveError(f"{path}: there are two entries {a!r}")
-    return [root/o for o in names]
+    twice = [a for a,b in zip(names, names[1:]) if a == b]
+    if twice: raise ArchiveError(f"{path}: there are two entries {twice[0]!r}")
+    return [root/o for o in _not_empty(names, path, ArchiveError)]
 
-# %% ../../nbs/read/00_images.ipynb #f7cf196e
+# %% ../../nbs/read/00_images.ipynb #9322f171
 max_json = 400_000_000 # Larger JSON files are refused, in bytes
 
 def _read_json(path):
     "What is in a JSON file"
-    try:
+    with naming(path, ArchiveError, 'not readable as JSON'):
         size = Path(path).stat().st_size
         if size <= max_json: return json.loads(Path(path).read_bytes())
-    except FileNotFoundError: raise ArchiveError(f"{path}: no such file") from None
-    except (ValueError, RecursionError, OSError) as e:
-        raise ArchiveError(f"{path}: not readable as JSON ({e})") from None
     raise ArchiveError(f"{path}: {size} bytes: at most {max_json} are read")
 
-# %% ../../nbs/read/00_images.ipynb #aac5c55a
 def _challenge_text(row, where:str)->str:
     "The base64 in one row of a challenge"
     entries = row.items() if isinstance(row, dict) else ()
     texts = [v for k,v in entries if k.endswith('base64') and isinstance(v, str)]
-    if len(texts) != 1: raise ArchiveError(f"{where} has {len(texts)} entries that end in `base64`: one is needed")
+    if len(texts) != 1: raise ArchiveError(f"{where} has {len(texts)} entries that end in `base64`, not one")
+    text, = texts
     most = 4*max_entry//3
-    if len(texts[0]) > most: raise ArchiveError(f"{where} has {len(texts[0])} letters: at most {most} are read")
-    return texts[0]
+    if len(text) > most: raise ArchiveError(f"{where} has {len(text)} letters: at most {most} are read")
+    return text
 
 # %% ../../nbs/read/00_images.ipynb #af9df12f
 def _named_file(text:str, name:str)->io.BytesIO:

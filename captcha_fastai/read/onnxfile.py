@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/read/07_onnxfile.ipynb #36a6d741
+# %% ../../nbs/read/07_onnxfile.ipynb #0545e622
 import hashlib
 from contextlib import suppress
 from functools import cache
 
-from ..core import CaptchaError, ModelError, Spec
+from ..core import ModelError, Spec
+from .images import naming
 
-# %% ../../nbs/read/07_onnxfile.ipynb #6a77fb71
+# %% ../../nbs/read/07_onnxfile.ipynb #634cf29f
 file_format = 'captcha_fastai'
 file_version = '1'
 
@@ -25,21 +26,17 @@ def file_spec(meta:dict, path)->Spec:
     if meta.get('format') != file_format or 'spec' not in meta:
         raise ModelError(f"{path}: holds no captcha_fastai model: write one with save_model or export_onnx")
     version = meta.get('version')
-    if version != file_version:
-        raise ModelError(f"{path}: version {version} of the format; we read {file_version}")
-    try: return Spec.from_json(meta['spec'])
-    except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
+    if version != file_version: raise ModelError(f"{path}: version {version} of the format; we read {file_version}")
+    with naming(path, ModelError, 'its description cannot be used'): return Spec.from_json(meta['spec'])
 
-# %% ../../nbs/read/07_onnxfile.ipynb #2137690f
+# %% ../../nbs/read/07_onnxfile.ipynb #e6a65198
 max_model = 2**28 # Larger model files are refused, in bytes
 
 def file_bytes(path)->bytes:
     "All of a model file"
-    try:
+    with naming(path, ModelError, 'cannot be read'):
         with open(path, 'rb') as f: data = f.read(max_model+1)
-    except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
-    except (OSError, ValueError) as e: raise ModelError(f"{path}: cannot be read ({e})") from None
-    if len(data) > max_model: raise ModelError(f"{path}: more than {max_model} bytes: no captcha model is that large")
+    if len(data) > max_model: raise ModelError(f"{path}: more than {max_model} bytes")
     return data
 
 # %% ../../nbs/read/07_onnxfile.ipynb #9c48d1e4
@@ -53,7 +50,7 @@ def _field(number:int, data:bytes)->bytes:
 _entry = _field(1, _digest_key) + _field(2, b' '*_digest_len)    # a key and its value
 _seal = _field(14, _entry)[:-_digest_len]                         # 14: metadata
 
-# %% ../../nbs/read/07_onnxfile.ipynb #2e53ca44
+# %% ../../nbs/read/07_onnxfile.ipynb #0c95148b
 def seal(data:bytes)->bytes:
     "An ONNX file with its own digest at the end"
     return data + _seal + hashlib.sha256(data).hexdigest().encode()
@@ -61,10 +58,13 @@ def seal(data:bytes)->bytes:
 def check_seal(data:bytes, path):
     "Refuse an ONNX file that does not end in its own digest"
     n = len(_seal) + _digest_len
-    body, end, digest = data[:-n], data[-n:-_digest_len], data[-_digest_len:]
-    if end != _seal: raise ModelError(f"{path}: not a whole ONNX file of ours: cut off, or not written by export_onnx")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ModelError(f"{path}: damaged: it has changed since export_onnx wrote it")
+    if data[-n:-_digest_len] != _seal: raise ModelError(f"{path}: not a whole ONNX file from export_onnx")
+    if data != seal(data[:-n]): raise ModelError(f"{path}: damaged: changed since export_onnx wrote it")
+
+# %% ../../nbs/read/07_onnxfile.ipynb #2c714656
+def _refuse(bad, name:str):
+    "Refuse a file that has something bad in it"
+    if bad: raise ValueError(name)
 
 # %% ../../nbs/read/07_onnxfile.ipynb #bd020ec6
 def _varint(b, at:int)->tuple: # (number, where it ends)
@@ -78,7 +78,7 @@ def _varint(b, at:int)->tuple: # (number, where it ends)
         if byte < 128: return value, at
     raise ValueError('a number that does not end')
 
-# %% ../../nbs/read/07_onnxfile.ipynb #71a5b428
+# %% ../../nbs/read/07_onnxfile.ipynb #9d77d51d
 _NUMBER = 0
 _BYTES = 2
 _fixed = {1: 8, 5: 4} # Bytes of the other kinds
@@ -87,24 +87,25 @@ def _value(b, at:int, kind:int)->tuple: # (a number, or bytes; where it ends)
     "The value of a field"
     if kind == _NUMBER: return _varint(b, at)
     if kind == _BYTES: n, at = _varint(b, at)
-    elif kind in _fixed: n = _fixed[kind]
-    else: raise ValueError(f'a field of the unknown kind {kind}')
-    if at + n > len(b): raise ValueError('a field longer than its message')
-    return b[at:at+n], at+n
+    else: n = _fixed.get(kind)
+    _refuse(n is None, 'a field of an unknown kind')
+    end = at + n
+    _refuse(end > len(b), 'a field longer than its message')
+    return b[at:end], end
 
-# %% ../../nbs/read/07_onnxfile.ipynb #d0d07469
+# %% ../../nbs/read/07_onnxfile.ipynb #099625df
 def proto_fields(b): # (number of the field, its value)
     "The fields of one message, one after the other"
-    if isinstance(b, int): raise ValueError('a number where a message should be')
+    _refuse(isinstance(b, int), 'a number where a message should be')
     at = n_fields = 0
     while at < len(b):
         key, at = _varint(b, at)
         n_fields += 1
-        if key >> 32 or n_fields > 100_000: raise ValueError('too many fields')
+        _refuse(key >> 32 or n_fields > 100_000, 'too many fields')
         value, at = _value(b, at, key & 7)
         yield key >> 3, value
 
-# %% ../../nbs/read/07_onnxfile.ipynb #488e166f
+# %% ../../nbs/read/07_onnxfile.ipynb #4d581811
 _EXTERNAL_DATA = 13
 _DATA_LOCATION = 14
 
@@ -113,15 +114,15 @@ def _text(value)->str: return str(value) if isinstance(value, int) else bytes(va
 def _only(b, allowed, otherwise:str):
     "The fields of a message that may have no others than those allowed"
     for number,value in proto_fields(b):
-        if number not in allowed: raise ValueError(otherwise)
+        _refuse(number not in allowed, otherwise)
         yield number, value
 
 def _check_weights(b):
     "Refuse weights that lie in another file"
     elsewhere = [k for k,v in proto_fields(b) if k in (_EXTERNAL_DATA, _DATA_LOCATION) and v != 0]
-    if elsewhere: raise ValueError('weights that lie in another file')
+    _refuse(elsewhere, 'weights that lie in another file')
 
-# %% ../../nbs/read/07_onnxfile.ipynb #a804735a
+# %% ../../nbs/read/07_onnxfile.ipynb #6fbee477
 _TENSOR = 5
 _INTS = 8
 _attribute_fields = {1, 2, 3, 4, _TENSOR, 7, _INTS, 9, 13, 20} # also name, numbers, texts, comment, type
@@ -141,9 +142,9 @@ def _check_attribute(b):
     for number,value in _only(b, _attribute_fields, 'a graph within its graph, or an unknown attribute'):
         if number == _TENSOR: _check_weights(value)
         large = number == _INTS and any(64 < o < 2**63 for o in _numbers(value))
-        if large: raise ValueError('a kernel or padding that is too large')
+        _refuse(large, 'a kernel or padding that is too large')
 
-# %% ../../nbs/read/07_onnxfile.ipynb #54e06892
+# %% ../../nbs/read/07_onnxfile.ipynb #2f1f73c0
 _OPERATION = 4
 _ATTRIBUTE = 5
 onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinear DynamicQuantizeLSTM Flatten GRU
@@ -153,13 +154,12 @@ onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinea
 def _check_node(b):
     "Refuse an operation that no model of ours needs"
     fields = list(proto_fields(b))
-    operations = [_text(v) for k,v in fields if k == _OPERATION]
-    if len(operations) != 1 or operations[0] not in onnx_ops:
-        raise ValueError(f"the operation {', '.join(operations)!r}, which no model of ours needs")
+    operation = ', '.join(_text(v) for k,v in fields if k == _OPERATION)
+    _refuse(operation not in onnx_ops, f'the operation {operation!r}, which no model of ours needs')
     for k,v in fields:
         if k == _ATTRIBUTE: _check_attribute(v)
 
-# %% ../../nbs/read/07_onnxfile.ipynb #21a74a9e
+# %% ../../nbs/read/07_onnxfile.ipynb #94b0b920
 _GRAPH = 7
 _METADATA = 14
 _model_fields = {1, 2, 3, 4, 5, 6, _GRAPH, 8, _METADATA} # also versions, producer, domain, comment
@@ -172,24 +172,23 @@ def _check_nodes(b):
     for number,value in proto_fields(b):
         if number == _NODE: _check_node(value)
         if number == _WEIGHTS: _check_weights(value)
-        if number == _SPARSE: raise ValueError('sparse weights')
+        _refuse(number == _SPARSE, 'sparse weights')
 
 def _description(b)->tuple: # (key, value)
     "An entry of the metadata"
     entry = dict(proto_fields(b))
-    if any(isinstance(o, int) for o in entry.values()): raise ValueError('a description that is a number')
+    is_number = [isinstance(o, int) for o in entry.values()]
+    _refuse(any(is_number), 'a description that is a number')
     return _text(entry[1]), _text(entry.get(2, b''))
 
-# %% ../../nbs/read/07_onnxfile.ipynb #6bfcc251
+# %% ../../nbs/read/07_onnxfile.ipynb #39e5d0b8
 def check_graph(data:bytes, path)->dict: # Its metadata
     "Refuse an ONNX file that has more in it than a captcha model needs"
     meta = {}
-    try:
+    with naming(path, ModelError, 'not an ONNX file that is safe to open'):
         for number,value in _only(memoryview(data), _model_fields, 'a part that no model of ours has'):
             if number == _GRAPH: _check_nodes(value)
             if number == _METADATA: meta.update([_description(value)])
-    except (ValueError, TypeError, KeyError) as e:
-        raise ModelError(f"{path}: not an ONNX file that is safe to open: it has {e}") from None
     return meta
 
 # %% ../../nbs/read/07_onnxfile.ipynb #3b44bdc7
@@ -203,7 +202,7 @@ def limit_memory():
     arena = ort.OrtArenaCfg({'max_mem': max_memory})
     with suppress(Exception): ort.create_and_register_allocator(cpu, arena)    # the program may have one already
 
-# %% ../../nbs/read/07_onnxfile.ipynb #9c1dd9fe
+# %% ../../nbs/read/07_onnxfile.ipynb #8bf6f255
 def _need_onnxruntime():
     "Say how to get onnxruntime if it is not there"
     try: import onnxruntime
@@ -219,10 +218,10 @@ def _session(data:bytes, threads:int, path):
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    try: return ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
-    except Exception as e: raise ModelError(f"{path}: onnxruntime cannot open it ({e})") from None
+    with naming(path, ModelError, 'onnxruntime cannot open it'):
+        return ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
 
-# %% ../../nbs/read/07_onnxfile.ipynb #0bfb6d16
+# %% ../../nbs/read/07_onnxfile.ipynb #b6231249
 def _fits(tensor, shape)->bool: # None fits any size
     "Is an input or output of floats, and of this shape?"
     if tensor.type != 'tensor(float)' or len(tensor.shape) != len(shape): return False
@@ -231,26 +230,27 @@ def _fits(tensor, shape)->bool: # None fits any size
 
 def _check_shapes(session, spec, path):
     "Refuse a model whose images or symbols are not those of its `Spec`"
-    ins, outs = session.get_inputs(), session.get_outputs()
+    ins = session.get_inputs()
+    outs = session.get_outputs()
     if len(ins) != 1 or len(outs) != 1:
         raise ModelError(f"{path}: {len(ins)} inputs and {len(outs)} outputs: a reader has one of each")
     image = [None, spec.channels, spec.height, spec.width]
     logp = [None, None, len(spec.vocab)]
     for o,shape in zip((*ins, *outs), (image, logp)):
         if not _fits(o, shape):
-            raise ModelError(f"{path}: {o.name!r} is a {o.type} of shape {o.shape}: its Spec asks for float, {shape}")
+            raise ModelError(f"{path}: {o.name!r} is a {o.type} of shape {o.shape}: its Spec asks for {shape}")
 
-# %% ../../nbs/read/07_onnxfile.ipynb #e8a48105
+# %% ../../nbs/read/07_onnxfile.ipynb #46925068
 def _runner(session, spec, path):
     "A function from images to log-probabilities"
     name = session.get_inputs()[0].name
     n_symbols = len(spec.vocab)
     def _logp(x):
-        try: y = session.run(None, {name: x})[0]
-        except Exception as e: raise ModelError(f"{path}: onnxruntime cannot run it ({e})") from None
-        fits = y.ndim == 3 and len(y) == len(x) and y.shape[2] == n_symbols
-        if not fits or not 0 < y.shape[1] <= max(spec.max_len, x.shape[3]):
-            raise ModelError(f"{path}: answers {len(x)} images with shape {y.shape}, not ({len(x)}, T, {n_symbols})")
+        with naming(path, ModelError, 'onnxruntime cannot run it'): y, = session.run(None, {name: x})
+        B, W = len(x), x.shape[3]
+        fits = y.ndim == 3 and len(y) == B and y.shape[2] == n_symbols
+        if not fits or not 0 < y.shape[1] <= max(spec.max_len, W):
+            raise ModelError(f"{path}: answers with shape {y.shape}, not ({B}, T, {n_symbols})")
         return y
     return _logp
 

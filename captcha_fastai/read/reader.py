@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reading', 'Reader']
 
-# %% ../../nbs/read/08_reader.ipynb #96659565
+# %% ../../nbs/read/08_reader.ipynb #f4c9a490
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from captcha_fastai.core import CaptchaError, ImageError, Spec
+from captcha_fastai.core import CaptchaError, ImageError, Spec, check_range
 from captcha_fastai.read.images import image_name, scale, to_array
 from captcha_fastai.read.constraint import Constraint
 from captcha_fastai.read.ctc import check_logp, many_items
@@ -51,19 +51,21 @@ def soften(logp, temperature:float):
     x = logp.astype(np.float64)/temperature
     return x - np.logaddexp.reduce(x, -1, keepdims=True)
 
-# %% ../../nbs/read/08_reader.ipynb #3e9c4c14
+# %% ../../nbs/read/08_reader.ipynb #ae742c48
 def _threshold(spec, min_confidence):
     "The confidence from which readings are accepted"
     if min_confidence is None: return spec.threshold
-    if isinstance(min_confidence, (int, float, np.number)) and 0 <= min_confidence <= 2: return min_confidence
+    is_number = isinstance(min_confidence, (int, float, np.number))
+    if is_number and 0 <= min_confidence <= 2: return min_confidence
     raise CaptchaError(f"min_confidence is {min_confidence!r}: give a share from 0 to 1")
 
-# %% ../../nbs/read/08_reader.ipynb #ca076961
+# %% ../../nbs/read/08_reader.ipynb #f29ca3f9
 def _first(f): return f()[0]
 
 def _chars(logp, found, spec, constraint):
     "Probabilities of the characters of each text: for one item a function that computes them"
-    later = partial(char_probs, logp, [f[0].ids if f else [] for f in found], spec.decoder, constraint)
+    texts = [hypotheses[0].ids if hypotheses else [] for hypotheses in found]
+    later = partial(char_probs, logp, texts, spec.decoder, constraint)
     return [partial(_first, later)] if len(found) == 1 else later()
 
 # %% ../../nbs/read/08_reader.ipynb #11797824
@@ -88,14 +90,15 @@ def readings(
         out.append(Reading(text, p, chars, name, accepted=bool(best and p >= threshold), nbest=best))
     return out
 
-# %% ../../nbs/read/08_reader.ipynb #794f120a
+# %% ../../nbs/read/08_reader.ipynb #72d1638e
 class ImageModel:
     "A function from images to log-probabilities, and the `Spec` it was trained with"
     def __init__(self,
         model, # From images `(B, C, H, W)` to log-probabilities `(B, T, V)`
         spec:Spec
     ):
-        self.model, self.spec = model, spec
+        self.model = model
+        self.spec = spec
         self.vocab = spec.vocab
         self.n_read = 0 # Images read so far
     @classmethod
@@ -111,15 +114,15 @@ class ImageModel:
         return self.arrays_logp([to_array(o, self.spec) for o in srcs])
     def arrays_logp(self, arrays)->np.ndarray: # `(B, T, V)`
         "The same for images that are arrays of the right size"
-        return np.asarray(self.model(np.ascontiguousarray(scale(np.stack(arrays), self.spec))))
+        images = scale(np.stack(arrays), self.spec)
+        return np.asarray(self.model(np.ascontiguousarray(images)))
 
-# %% ../../nbs/read/08_reader.ipynb #1bff2b35
+# %% ../../nbs/read/08_reader.ipynb #36df7fe3
 def one_by_one(srcs): # Iterator
     "Images of a list or the like; a name or an image instead is refused"
-    if isinstance(srcs, (str, os.PathLike)): raise CaptchaError(f"{srcs}: this takes a list of images, not one name")
-    one = isinstance(srcs, (bytes, bytearray, memoryview, Image.Image))
+    one = isinstance(srcs, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
     if isinstance(srcs, np.ndarray): one = srcs.ndim == 2 or srcs.shape[2:] in ((1,), (3,), (4,))
-    if one: raise CaptchaError(f"this takes a list of images, not one ({type(srcs).__name__}): give [image]")
+    if one: raise CaptchaError(f"{image_name(srcs)}: this takes a list of images, not one")
     return iter(srcs)
 
 # %% ../../nbs/read/08_reader.ipynb #2b729ee4
@@ -131,21 +134,23 @@ def _open_batch(srcs, spec): # ({number: array}, {number: reading with an error}
         except ImageError as e: failed[i] = Reading('', 0., (), image_name(src), str(e), False)
     return opened, failed
 
-# %% ../../nbs/read/08_reader.ipynb #4439f3cd
+# %% ../../nbs/read/08_reader.ipynb #b837b908
 def _options(spec, nbest=1, beam=10, min_confidence=None, constraint=None, **rules)->dict:
     "Keywords of `readings`; what is left are rules for a `Constraint`"
     if rules and constraint is not None:
-        raise CaptchaError(f"constraint and {next(iter(rules))} are given: put all that is known into the constraint")
+        rule = next(iter(rules))
+        raise CaptchaError(f"constraint and {rule} are given: put {rule} into the constraint")
     if rules: constraint = Constraint(spec.vocab, **{'fold': spec.fold, **rules})
     return dict(nbest=nbest, beam=beam, min_confidence=min_confidence, constraint=constraint)
 
-# %% ../../nbs/read/08_reader.ipynb #d9b725ba
+# %% ../../nbs/read/08_reader.ipynb #55cea1ee
 class Reader(ImageModel):
     "Reads images with any function from `(B, C, H, W)` images to `(B, T, V)` log-probabilities"
     def options(self, **kwargs)->dict: return _options(self.spec, **kwargs)
     def _read(self, logp, srcs, options):
         self.n_read += len(srcs)
-        return readings(logp, self.spec, [image_name(o) for o in srcs], **options, fast=self.n_read >= many_items)
+        names = [image_name(o) for o in srcs]
+        return readings(logp, self.spec, names, **options, fast=self.n_read >= many_items)
     def __call__(self,
         src, # Anything that holds an image
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
@@ -156,17 +161,19 @@ class Reader(ImageModel):
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
     )->list:
         "A `Reading` for each image, in order; one that cannot be opened has `error` set"
-        if bs < 1: raise CaptchaError(f"bs is {bs}: it must be at least 1")
-        options, srcs = self.options(**kwargs), one_by_one(srcs)
+        check_range(1, bs=bs)
+        options = self.options(**kwargs)
+        srcs = one_by_one(srcs)
         out = []
         while batch := list(islice(srcs, bs)): out += _read_batch(self, batch, options)
         return out
 
-# %% ../../nbs/read/08_reader.ipynb #e8d2c17b
+# %% ../../nbs/read/08_reader.ipynb #9e834503
 def _read_batch(reader, batch, options)->list:
     "A reading for each image of a batch"
     opened, read = _open_batch(batch, reader.spec)
     if opened:
         logp = reader.arrays_logp(list(opened.values()))
-        read |= zip(opened, reader._read(logp, [batch[i] for i in opened], options))
+        whole = [batch[i] for i in opened]
+        read |= zip(opened, reader._read(logp, whole, options))
     return [read[i] for i in range(len(batch))]

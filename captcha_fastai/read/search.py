@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['search']
 
-# %% ../../nbs/read/05_search.ipynb #8730f249
+# %% ../../nbs/read/05_search.ipynb #123d2694
 import math, os
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 import numpy as np
 
 from captcha_fastai.core import CaptchaError, ModelError
@@ -18,169 +20,245 @@ from captcha_fastai.read.ctc import best_paths, check_logp, exact, forward, many
 from captcha_fastai.read.beam import prefix_beams
 from captcha_fastai.read.guide import check_possible, completions, guide_of, relative, to_probs, word_logps
 
-# %% ../../nbs/read/05_search.ipynb #495640d6
+# %% ../../nbs/read/05_search.ipynb #f01a2b59
 Hypothesis = namedtuple('Hypothesis', 'ids logp p') # Ids of a text, its exact log-probability, its posterior
 
 def _best(texts, lps, whole, nbest):
     "The `nbest` best of some texts; `whole` is the log of what all allowed texts have"
-    possible = {tuple(t): lp for t,lp in zip(texts, lps) if lp > -np.inf}
-    best = sorted(possible.items(), key=lambda o: -o[1])[:nbest]
-    return [Hypothesis(list(t), float(lp), math.exp(min(lp-whole, 0.))) for t,lp in best]
+    logp_of = dict(zip(map(tuple, texts), lps))            # each text once
+    ranked = sorted(logp_of.items(), key=itemgetter(1), reverse=True)
+    best = []
+    for text,lp in ranked[:nbest]:
+        if lp == -np.inf: break
+        p = math.exp(min(lp-whole, 0.))
+        best.append(Hypothesis(list(text), float(lp), p))
+    return best
 
 # %% ../../nbs/read/05_search.ipynb #b1d19102
 _Options = namedtuple('_Options', 'ctc beam nbest constraint fast')
 
-# %% ../../nbs/read/05_search.ipynb #19ad6efa
+# %% ../../nbs/read/05_search.ipynb #e53306b8
+_half = math.log(.5)
+
 def _proven(lp, ctc):
     "The text of the best path of one item, if it has more than half of the probability; else None"
-    path = lp.argmax(-1).tolist()
-    ids = [k for k,before in zip(path, [0, *path]) if k and not (ctc and k == before)]
+    ids = []
+    before = 0
+    for k in lp.argmax(-1).tolist():
+        repeated = ctc and k == before
+        if k and not repeated: ids.append(k)
+        before = k
     total, log = forward(lp, ids, ctc)
     if total <= 1e-200: return None
     logp = min(math.log(total) + log, 0.)
-    return Hypothesis(ids, logp, math.exp(logp)) if logp > math.log(.5) else None
+    if logp <= _half: return None
+    return Hypothesis(ids, logp, math.exp(logp))
 
-# %% ../../nbs/read/05_search.ipynb #b99b45e1
+# %% ../../nbs/read/05_search.ipynb #b63e1824
+def _exact(logp, item, ids, lens, how:_Options): return exact(logp, item, ids, lens, how.ctc, how.fast)
+
+def _texts_exact(lp, texts, how:_Options): # `(N,)`
+    "Exact log-probabilities of many texts for one item"
+    ids, lens = padded(texts)
+    item = np.zeros(len(texts), int)
+    return _exact(lp[None], item, ids, lens, how)
+
+# %% ../../nbs/read/05_search.ipynb #deccffe9
+def _by_item(B, item, ids, lens, lps): # A pair of lists for each of `B` items
+    "Texts and their log-probabilities, for each item"
+    found = [([], []) for _ in range(B)]
+    columns = [o.tolist() for o in (item, ids, lens, lps)]
+    for i,text,n,lp in zip(*columns):
+        texts, logps = found[i]
+        texts.append(text[:n])
+        logps.append(lp)
+    return found
+
 def _beam_texts(logp, worth, how:_Options): # [(texts, their log-probabilities)]
     "What a beam search finds for each item, with exact log-probabilities"
     B, T, _ = logp.shape
-    guide = np.empty((B, T, 0, 0)) if worth is None else guide_of(worth)
+    guide = np.empty((B, T, 0, 0))                         # nothing is forbidden
+    if worth is not None: guide = guide_of(worth)
+    rel, _ = relative(logp)
+    probs = to_probs(rel)
     keep = min(how.beam, how.nbest+2)
-    ids, lens = prefix_beams(to_probs(relative(logp)[0]), guide, how.beam, keep, how.ctc, how.fast)
-    item, rank = np.nonzero(lens >= 0)
-    ids, lens = ids[item, rank], lens[item, rank]
-    lps = exact(logp, item, ids, lens, how.ctc, how.fast)
-    found = [([], []) for _ in range(B)]
-    for i,text,n,lp in zip(item.tolist(), ids.tolist(), lens.tolist(), lps.tolist()):
-        found[i][0].append(text[:n])
-        found[i][1].append(lp)
-    return found
+    ids, lens = prefix_beams(probs, guide, how.beam, keep, how.ctc, how.fast)
+    item, rank = np.nonzero(lens >= 0)                     # the texts that there are
+    ids = ids[item, rank]
+    lens = lens[item, rank]
+    lps = _exact(logp, item, ids, lens, how)
+    return _by_item(B, item, ids, lens, lps)
 
-# %% ../../nbs/read/05_search.ipynb #a5372215
+# %% ../../nbs/read/05_search.ipynb #265bd967
+def _hotter(logp):
+    "Log-probabilities at a temperature at which the largest is at most e¹⁰⁰ times the least"
+    rel, _ = relative(logp)
+    least = rel[rel > -np.inf].min()
+    hot = rel*min(.5, -100/least)
+    return hot - np.logaddexp.reduce(hot, -1, keepdims=True)
+
 def _search_hotter(logp, whole, how:_Options):
     "Search one item at a higher temperature"
-    rel = relative(logp)[0]
-    hot = rel*min(.5, -100/rel[rel > -np.inf].min())
-    hot = hot - np.logaddexp.reduce(hot, -1, keepdims=True)
-    texts = [o.ids for o in _search(hot, how._replace(nbest=how.beam))[0]]
-    ids, lens = padded(texts)
-    lps = exact(logp, np.zeros(len(texts), int), ids, lens, how.ctc, how.fast)
+    hot = _hotter(logp)
+    found, = _search(hot, how._replace(nbest=how.beam))
+    texts = [o.ids for o in found]
+    lps = _texts_exact(logp[0], texts, how)
     return _best(texts, lps, whole, how.nbest)
 
-# %% ../../nbs/read/05_search.ipynb #dbbcee34
+# %% ../../nbs/read/05_search.ipynb #65d72b41
 def _allowed(logp, texts, how:_Options): # (worth or None, log of all allowed texts `(B,)`, are `texts` allowed?)
     "What the constraint says of each item and its greedy text"
     c = how.constraint
-    if not c: return None, np.zeros(len(logp)), np.ones(len(logp), bool)
+    B = len(logp)
+    if not c: return None, np.zeros(B), np.ones(B, bool)
     rel, log = relative(logp)
     worth, whole = completions(rel, c, how.ctc)
-    return worth, np.minimum(whole + log, 0), np.array([c.accepts(t) for t in texts])
+    whole = np.minimum(whole + log, 0)
+    accepted = [c.accepts(text) for text in texts]
+    return worth, whole, np.array(accepted)
 
-# %% ../../nbs/read/05_search.ipynb #cc6d79d6
+# %% ../../nbs/read/05_search.ipynb #d508fb12
 _Greedy = namedtuple('_Greedy', 'texts logps worth whole allowed')
 
 def _greedy(logp, how:_Options)->_Greedy:
     "The greedy text of each item, and what the constraint says of it"
     ids, lens, texts = best_paths(logp, how.ctc)
-    logps = exact(logp, np.arange(len(logp)), ids, lens, how.ctc, how.fast)
+    item = np.arange(len(logp))
+    logps = _exact(logp, item, ids, lens, how)
     return _Greedy(texts, logps, *_allowed(logp, texts, how))
 
-# %% ../../nbs/read/05_search.ipynb #b5accd27
+# %% ../../nbs/read/05_search.ipynb #7c7e82be
 def _best_with_greedy(logp, i, greedy:_Greedy, found, how:_Options):
     "The best of the greedy text of item `i` and of what a beam search found"
     texts, lps = found
     if greedy.allowed[i]:
-        texts = texts + [greedy.texts[i]]
-        lps = lps + [greedy.logps[i]]
+        texts.append(greedy.texts[i])
+        lps.append(greedy.logps[i])
     whole = greedy.whole[i]
     best = _best(texts, lps, whole, how.nbest)
-    if best or whole == -np.inf: return best
+    impossible = whole == -np.inf
+    if best or impossible: return best
     return _search_hotter(logp[i:i+1], whole, how)
 
-# %% ../../nbs/read/05_search.ipynb #787354ea
+# %% ../../nbs/read/05_search.ipynb #2249acaf
 def _search(logp, how:_Options):
     "The best texts of each item: the greedy one where it is proven, else by search"
     greedy = _greedy(logp, how)
-    with np.errstate(invalid='ignore'): p = np.exp(np.minimum(greedy.logps-greedy.whole, 0))
-    found = [[o] for o in map(Hypothesis, greedy.texts, greedy.logps.tolist(), p.tolist())]
+    with np.errstate(invalid='ignore'): share = greedy.logps-greedy.whole
+    p = np.exp(np.minimum(share, 0))
+    hypotheses = map(Hypothesis, greedy.texts, greedy.logps.tolist(), p.tolist())
+    found = [[o] for o in hypotheses]
     proven = greedy.allowed & (p > .5) & (how.nbest == 1)
     todo = np.flatnonzero(~proven)
     if not len(todo): return found
-    worth = None if greedy.worth is None else greedy.worth[todo]
+    worth = greedy.worth
+    if worth is not None: worth = worth[todo]
     searched = _beam_texts(logp[todo], worth, how)
-    for i,more in zip(todo.tolist(), searched): found[i] = _best_with_greedy(logp, i, greedy, more, how)
+    for i,more in zip(todo.tolist(), searched):
+        found[i] = _best_with_greedy(logp, i, greedy, more, how)
     return found
 
-# %% ../../nbs/read/05_search.ipynb #c6674327
+# %% ../../nbs/read/05_search.ipynb #d7b36c3c
+def _best_words(lp, lps, words, how:_Options): # One item `(T, V)`, and what its words have by `word_logps` `(N,)`
+    "The best words of an item"
+    whole = np.logaddexp.reduce(lps)
+    if whole > -100:
+        best = np.argsort(-lps)
+        words = [words[j] for j in best[:how.nbest+2]]
+        own = _texts_exact(lp, words, how)
+    else:
+        fast = how.fast or len(words) > 1000
+        own = _texts_exact(lp, words, how._replace(fast=fast))
+        whole = np.logaddexp.reduce(own)
+    return _best(words, own, whole, how.nbest)
+
 def _search_words(logp, how:_Options):
     "The best words of each item"
+    c = how.constraint
+    words = list(c.words)
     rel, log = relative(logp)
-    words = list(how.constraint.words)
-    ids, lens = padded(words)
-    found = []
-    for i,lps in enumerate(word_logps(to_probs(rel), how.constraint, how.ctc) + log[:, None]):
-        whole = np.logaddexp.reduce(lps)
-        far = not whole > -100                             # too improbable for sums without logarithms
-        best = np.arange(len(words)) if far else np.argsort(-lps)[:how.nbest+2]
-        fast = how.fast or far and len(words) > 1000
-        own = exact(logp, np.full(len(best), i), ids[best], lens[best], how.ctc, fast)
-        if far: whole = np.logaddexp.reduce(own)
-        found.append(_best([words[j] for j in best], own, whole, how.nbest))
-    return found
+    lps = word_logps(to_probs(rel), c, how.ctc)
+    lps = lps + log[:, None]
+    return [_best_words(lp, own, words, how) for lp,own in zip(logp, lps)]
 
-# %% ../../nbs/read/05_search.ipynb #e10c45c6
+# %% ../../nbs/read/05_search.ipynb #0b34ca88
 def grouped(logp, c:Constraint):
     "Log-probabilities of groups of symbols"
-    out = np.full((*logp.shape[:2], len(c.members)), -np.inf)
+    B, T, _ = logp.shape
+    out = np.empty((B, T, len(c.members)))
     for g,ids in enumerate(c.members):
-        out[..., g] = np.logaddexp.reduce(logp[..., ids], -1) if len(ids) > 1 else logp[..., ids[0]]
+        members = logp[..., ids]
+        if len(ids) > 1: members = np.logaddexp.reduce(members, -1, keepdims=True)
+        out[..., g] = members[..., 0]
     return out
 
-# %% ../../nbs/read/05_search.ipynb #addcc203
+# %% ../../nbs/read/05_search.ipynb #eb330291
+_one_thread = 256 # Images that are too few for threads
+_most_numbers = 2**23 # Of all tables in memory, for one part
+
 def _parts(logp, c, threads): # (parts, threads)
     "Log-probabilities in parts, one or more for each thread"
     B, T, V = logp.shape
-    rows = min(len(c.ok), T)+2 if c else 1
-    room = 2**23 // (T*V*rows)                             # numbers in memory at a time
-    threads = 1 if B <= 256 else threads or os.cpu_count() or 1
-    n = max(1, min(room, max(256, -(-B//threads))))
-    return [logp[i:i+n] for i in range(0, B, n)], threads
+    threads = threads or os.cpu_count() or 1
+    if B <= _one_thread: threads = 1
+    each = max(_one_thread, math.ceil(B/threads))          # images for one thread
+    rows = min(len(c.ok), T)+2 if c else 1                 # of the guide
+    room = _most_numbers // (T*V*rows)
+    n = max(1, min(room, each))
+    starts = range(0, B, n)
+    return [logp[i:i+n] for i in starts], threads
 
-# %% ../../nbs/read/05_search.ipynb #67758662
+# %% ../../nbs/read/05_search.ipynb #6bb1830c
 def _search_all(logp, how:_Options, threads):
     "The best texts of any number of items"
     c = how.constraint
-    search_part = partial(_search_words if c and c.words else _search, how=how)
+    has_words = c and c.words
+    search_part = partial(_search_words if has_words else _search, how=how)
     parts, threads = _parts(logp, c, threads)
     if threads == 1 or len(parts) < 2: found = map(search_part, parts)
     else:
         with ThreadPoolExecutor(threads) as ex: found = list(ex.map(search_part, parts))
-    return [o for part in found for o in part]
+    return list(chain.from_iterable(found))
 
-# %% ../../nbs/read/05_search.ipynb #7cfa10d4
+# %% ../../nbs/read/05_search.ipynb #2c6522d1
 def _check_options(beam, nbest, threads, c, V):
     "Refuse numbers that make no sense, and a constraint for another alphabet"
-    for name,n in dict(beam=beam, nbest=nbest, threads=threads or 1).items():
-        if not (isinstance(n, (int, np.integer)) and 1 <= n <= 10_000):
+    numbers = dict(beam=beam, nbest=nbest, threads=threads or 1)
+    for name,n in numbers.items():
+        is_whole = isinstance(n, (int, np.integer))
+        if not is_whole or not 1 <= n <= 10_000:
             raise CaptchaError(f"{name} is {n!r}: it must be a whole number from 1 to 10000")
-    if c and c.to.size != V:
-        raise ModelError(f"the constraint is for {c.to.size} symbols, the log-probabilities have {V}")
+    known = c.to.size if c else V
+    if known != V: raise ModelError(f"the constraint is for {known} symbols, the log-probabilities have {V}")
 
-# %% ../../nbs/read/05_search.ipynb #e49e4aca
+# %% ../../nbs/read/05_search.ipynb #c1e9f13c
+def _found(logp, ctc, beam, nbest, c, threads, fast):
+    "The best texts for log-probabilities and a constraint that have been checked"
+    B, T, _ = logp.shape
+    if c and c.free: c = None
+    if c: check_possible(c, T, ctc)
+    if B == nbest == 1 and not c:
+        proven = _proven(logp[0], ctc)
+        if proven: return [[proven]]
+    if fast is None: fast = B >= many_items
+    how = _Options(ctc, max(beam, nbest), nbest, c, fast)
+    return _search_all(logp, how, threads)
+
+# %% ../../nbs/read/05_search.ipynb #30060d3b
+def _written(hypotheses, c:Constraint):
+    "Hypotheses of groups in symbols of the model"
+    return [o._replace(ids=c.write(o.ids)) for o in hypotheses]
+
 def decode(logp, ctc, beam=10, nbest=1, c=None, threads=None, fast=None):
     "`search` for log-probabilities that have been checked"
     _check_options(beam, nbest, threads, c, logp.shape[2])
-    groups = c if c and c.grouped else None
+    groups = c and c.grouped
     if groups: logp = grouped(logp, c)
-    if c and c.free: c = None
-    if c: check_possible(c, logp.shape[1], ctc)
-    if fast is None: fast = len(logp) >= many_items
-    proven = _proven(logp[0], ctc) if len(logp) == nbest == 1 and not c else None
-    if proven: found = [[proven]]
-    else: found = _search_all(logp, _Options(ctc, max(beam, nbest), nbest, c, fast), threads)
-    return [[o._replace(ids=groups.write(o.ids)) for o in f] for f in found] if groups else found
+    found = _found(logp, ctc, beam, nbest, c, threads, fast)
+    if not groups: return found
+    return [_written(hypotheses, c) for hypotheses in found]
 
-# %% ../../nbs/read/05_search.ipynb #a2112bda
+# %% ../../nbs/read/05_search.ipynb #2ab14bae
 def search(
     logp, # Log-probabilities `(B, T, V)`, or `(T, V)` for one item
     kind:str='ctc', # `ctc` or `heads`
@@ -194,5 +272,6 @@ def search(
     if kind not in ('ctc', 'heads'): raise CaptchaError(f"kind is {kind!r}: it must be 'ctc' or 'heads'")
     if not hasattr(logp, 'ndim'): logp = np.array(logp)
     one = logp.ndim == 2
-    found = decode(check_logp(logp[None] if one else logp), kind == 'ctc', beam, nbest, constraint, threads, fast)
+    logp = check_logp(logp[None] if one else logp)
+    found = decode(logp, kind == 'ctc', beam, nbest, constraint, threads, fast)
     return found[0] if one else found

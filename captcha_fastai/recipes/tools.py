@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['measure_curve', 'train_refiner', 'export_model']
 
-# %% ../../nbs/recipes/04_tools.ipynb #f615b6a0
+# %% ../../nbs/recipes/04_tools.ipynb #ee6902d6
 import csv
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from captcha_fastai.data.labels import labelled
 from captcha_fastai.data.images import commonest_size, guess_size
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.train.schedule import Recipe
-from captcha_fastai.train.simgan import PatchDiscriminator, Refiner, SimGAN, SimGANLearner, plot_discriminator, refiner_dls
+from captcha_fastai.train.refiner import PatchDiscriminator, Refiner
+from captcha_fastai.train.simgan import SimGAN, SimGANLearner, plot_discriminator, refiner_dls
 from captcha_fastai.train.refine import fit_refiner, save_refiner
 from captcha_fastai.judge.curve import learning_curve
 from captcha_fastai.ship.modelfile import load_model

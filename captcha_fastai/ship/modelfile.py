@@ -5,19 +5,18 @@
 # %% auto #0
 __all__ = ['save_model', 'load_model', 'load_reader', 'save_calibrated']
 
-# %% ../../nbs/ship/00_modelfile.ipynb #c382798f
-from contextlib import contextmanager
+# %% ../../nbs/ship/00_modelfile.ipynb #579ab512
 from dataclasses import replace
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
-from ..core import CaptchaError, ModelError, Spec, atomic_path
+from ..core import ModelError, Spec, atomic_path
 from ..read.onnxfile import file_meta, file_spec, max_memory
 from ..read.reader import Reader
 import captcha_fastai.train.published                           # registers the architectures that others published
 from ..train.models import build_model, count_steps, model_reader
-from ..train.checkpoint import weights_digest
+from ..train.checkpoint import naming, weights_digest
 from ..train.schedule import Recipe
 from ..judge.calibrate import calibrate
 from ..judge.report import Report
@@ -38,17 +37,12 @@ def save_model(
 # %% ../../nbs/ship/00_modelfile.ipynb #5b2abf3c
 def _only_trains(name): return name.startswith('auxiliary_ctc.')
 
-# %% ../../nbs/ship/00_modelfile.ipynb #b6029da4
+# %% ../../nbs/ship/00_modelfile.ipynb #ed381dbe
 def read_arrays(path)->tuple: # (metadata, {name: array})
     "All that a safetensors file holds"
-    try:
-        with safe_open(path, 'pt') as f:
-            meta = f.metadata() or {}
-            arrays = {k: f.get_tensor(k).clone() for k in f.keys()}          # clone: they are not aligned in the file
-    except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as e:
-        raise ModelError(f"{path}: not a readable safetensors file, such as save_model writes ({e})") from None
-    return meta, arrays
+    with naming(path, 'a readable safetensors file'), safe_open(path, 'pt') as f:
+        arrays = {k: f.get_tensor(k).clone() for k in f.keys()}          # clone: they are not aligned in the file
+        return f.metadata() or {}, arrays
 
 # %% ../../nbs/ship/00_modelfile.ipynb #76fdfb56
 def offline(spec:Spec)->Spec:
@@ -59,18 +53,22 @@ def shapes_only(spec:Spec)->torch.nn.Module:
     "The architecture that `spec` names, without memory for its weights"
     with torch.device('meta'): return build_model(offline(spec))
 
-# %% ../../nbs/ship/00_modelfile.ipynb #e0067eb8
+# %% ../../nbs/ship/00_modelfile.ipynb #3fab2d6b
+def _misfit(model, weights:dict)->str:
+    "Put arrays into a model without memory; if they do not fit, say why"
+    for name,want in model.state_dict().items():
+        kind = weights[name].dtype if name in weights else want.dtype
+        if kind != want.dtype: return f'{name!r} is {kind}, not {want.dtype}'
+    try: model.load_state_dict(weights, assign=True)
+    except RuntimeError as e: return str(e).splitlines()[1].strip()
+    return ''
+
 def put_weights(model, weights:dict, arch:str):
     "Put arrays into a model without memory, if all of them fit"
-    for name,want in model.state_dict().items():
-        if name in weights and weights[name].dtype != want.dtype:
-            raise ModelError(f"its array {name!r} is {weights[name].dtype}, not {want.dtype}")
-    try: model.load_state_dict(weights, assign=True)
-    except RuntimeError as e:
-        why = str(e).splitlines()[1].strip()
-        raise ModelError(f"its arrays do not fit its architecture {arch!r} ({why})") from None
+    why = _misfit(model, weights)
+    if why: raise ModelError(f"its arrays do not fit architecture {arch!r} ({why})")
 
-# %% ../../nbs/ship/00_modelfile.ipynb #70faa4ba
+# %% ../../nbs/ship/00_modelfile.ipynb #7a500265
 def check_memory(model, spec:Spec):
     "Refuse a net without memory that would need more than `max_memory` bytes to read one image"
     used = 0
@@ -78,29 +76,22 @@ def check_memory(model, spec:Spec):
         nonlocal used
         first = out if isinstance(out, torch.Tensor) else out[0]
         used += 4*first.numel()
-        if used > max_memory: raise ModelError(f"it would take more than {max_memory/2**30:.0f} GiB of memory")
+        if used > max_memory: raise ModelError(f"takes more than {max_memory/2**30:.0f} GiB of memory")
     layers = [m for m in model.modules() if not list(m.children())]
     hooks = [m.register_forward_hook(_add) for m in layers]
     try: count_steps(model, spec)
     finally:
         for hook in hooks: hook.remove()
 
-# %% ../../nbs/ship/00_modelfile.ipynb #1cc76dfb
-@contextmanager
-def naming(path):
-    "Name the file in whatever is wrong with it"
-    try: yield
-    except CaptchaError as e: raise ModelError(f"{path}: {e}") from None
-
-# %% ../../nbs/ship/00_modelfile.ipynb #50bcdbd2
+# %% ../../nbs/ship/00_modelfile.ipynb #ad2a0ee6
 def load_model(path)->tuple: # (model in evaluation mode, Spec)
     "Model and `Spec` from a file that `save_model` wrote"
     meta, weights = read_arrays(path)
     spec = file_spec(meta, path)
-    digest = meta.get('sha256', '')                              # the first files had none
-    if digest and digest != weights_digest(weights, meta['spec']):
-        raise ModelError(f"{path}: damaged: it has changed since save_model wrote it")
-    with naming(path):
+    with naming(path, 'a model that save_model wrote'):
+        digest = meta.get('sha256')                              # the first files had none
+        changed = digest and digest != weights_digest(weights, meta['spec'])
+        if changed: raise ModelError("damaged: it has changed since save_model wrote it")
         model = shapes_only(spec)
         put_weights(model, weights, spec.arch)
         check_memory(shapes_only(spec), spec)

@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['export_onnx']
 
-# %% ../../nbs/ship/01_onnx.ipynb #e3397bf1
+# %% ../../nbs/ship/01_onnx.ipynb #26cb0105
 import io, logging, tempfile, warnings
 from contextlib import contextmanager
 from random import Random
 import numpy as np
 import torch
 
-from ..core import CaptchaError, ImageError, ModelError, Spec, atomic_path
-from ..read.images import prep
+from ..core import CaptchaError, ModelError, Spec, atomic_path, check_pairs
+from ..read.images import scale
 from ..read.search import search
 from ..read.onnxfile import file_meta, open_onnx, seal
 from ..draw.styles import simple
 from ..train.models import model_reader
+from ..train.selection import readable_images
 
 # %% ../../nbs/ship/01_onnx.ipynb #75620e06
 class WithLogSoftmax(torch.nn.Module):
@@ -137,20 +138,13 @@ def check_images(spec:Spec, n:int=64)->list:
         images.append(simple(text, rng, spec.width, spec.height))
     return images
 
-# %% ../../nbs/ship/01_onnx.ipynb #cc9c5844
-def _opened(images, labels, spec): # (images as `prep` gives them, labels of those that can be read)
-    arrays, errors = {}, []
-    for i,o in enumerate(images):
-        try: arrays[i] = prep(o, spec)
-        except ImageError as e: errors.append(str(e))
-    n = len(images)
-    example = f': {errors[0]}' if errors else ''
-    if not arrays: raise ImageError(f"none of {n} images can be read{example}")
-    if errors: warnings.warn(f"{len(errors)} of {n} images cannot be read and are left out{example}")
-    if labels is not None: labels = [labels[i] for i in arrays]
-    return np.stack(list(arrays.values())), labels
+# %% ../../nbs/ship/01_onnx.ipynb #456f7d1b
+def _opened(images, labels, spec): # (images as a model takes them, labels of those that can be read)
+    numbers, arrays = readable_images(images, spec, 1)
+    if labels is not None: labels = [labels[i] for i in numbers]
+    return np.stack([scale(o, spec) for o in arrays]), labels
 
-# %% ../../nbs/ship/01_onnx.ipynb #b1fea2ed
+# %% ../../nbs/ship/01_onnx.ipynb #6ee5f21b
 def _texts(logp, spec): # [(ids, confidence)]
     best = []
     for found in search(logp, spec.decoder):
@@ -161,10 +155,10 @@ def check_float(have, want, spec:Spec):
     "Refuse an exported model that differs from torch"
     off = np.abs(have-want).max()
     if not off <= 1e-4:
-        raise ModelError(f"it differs from torch by {off:.2g} in log-probability: at most 0.0001")
+        raise ModelError(f"log-probabilities differ from torch by {off:.2g}: at most 0.0001")
     differ = [a[0] != b[0] for a,b in zip(_texts(have, spec), _texts(want, spec))]
     if any(differ):
-        raise ModelError(f"it reads {sum(differ)} of {len(have)} check images otherwise than torch")
+        raise ModelError(f"{sum(differ)} of {len(have)} images are read otherwise than by torch")
 
 # %% ../../nbs/ship/01_onnx.ipynb #9a191411
 def _right_before_and_after(have, want, spec, labels): # [(right in 8 bits, right in float)]
@@ -176,35 +170,29 @@ def _right_before_and_after(have, want, spec, labels): # [(right in 8 bits, righ
         pairs.append((spec.vocab.decode(a) == truth, spec.vocab.decode(b) == truth))
     return pairs
 
-# %% ../../nbs/ship/01_onnx.ipynb #e79080fa
+# %% ../../nbs/ship/01_onnx.ipynb #d38bed07
 def check_int8(have, want, spec:Spec, labels, max_drop:float):
     "Refuse an 8-bit model that reads too much worse"
     pairs = _right_before_and_after(_texts(have, spec), _texts(want, spec), spec, labels)
     n = len(pairs)
     after = sum(a for a,_ in pairs)
     before = sum(b for _,b in pairs)
-    if len(want) < 20: raise ModelError(f"{len(want)} images are too few to check 8 bits with: give at least 20")
-    if n < 20:
-        raise ModelError(f"the model is sure of only {n} of {len(want)} check images: "
-                         "give images of the kind that it reads")
-    if before < n/2:
-        raise ModelError(f"the model reads only {before} of {n} images as they are labelled: are these their labels?")
+    if n < 20: raise ModelError(f"{n} images that it reads are too few to judge 8 bits by: give 20 or more")
+    if before < n/2: raise ModelError(f"{before} of {n} images are read as labelled: are these their labels?")
     drop = (before-after)/n
-    if drop > max_drop:
-        raise ModelError(f"in 8 bits accuracy falls by {drop:.1%} on {n} images: at most {max_drop:.1%} is allowed")
+    if drop > max_drop: raise ModelError(f"in 8 bits accuracy falls by {drop:.1%} on {n} images, not {max_drop:.1%}")
 
-# %% ../../nbs/ship/01_onnx.ipynb #7026f856
+# %% ../../nbs/ship/01_onnx.ipynb #5a408c87
 def _model_and_spec(learn, spec):
     model = getattr(learn, 'model', learn)
     spec = spec or getattr(learn, 'spec', None)
-    if spec is None: raise CaptchaError("export_onnx: give the spec of the model, too")
+    if spec is None: raise CaptchaError("give the spec of the model, too")
     return model, spec
 
-def _check_data(images, labels, spec): # (images as `prep` gives them, labels or None)
-    n = 0 if images is None else len(images)
-    labels = labels if labels is None else list(labels)
-    if labels is not None and len(labels) != n:
-        raise CaptchaError(f"export_onnx: {len(labels)} labels for {n} images: give one for each")
+def _check_data(images, labels, spec): # (images as a model takes them, labels or None)
+    if labels is not None:
+        labels = list(labels)
+        check_pairs([] if images is None else images, labels)
     return _opened(check_images(spec) if images is None else images, labels, spec)
 
 # %% ../../nbs/ship/01_onnx.ipynb #3743a30c
@@ -224,11 +212,10 @@ def _sealed(graph, spec)->bytes:
     onnx.helper.set_model_props(graph, file_meta(spec))
     return seal(graph.SerializeToString())
 
-# %% ../../nbs/ship/01_onnx.ipynb #65e66295
+# %% ../../nbs/ship/01_onnx.ipynb #6d03b076
 def _check_packages():
     try: import onnx, onnxruntime, onnxscript
-    except ImportError as e:
-        raise ImportError(f"{e}: exporting needs more packages: pip install onnx onnxruntime onnxscript") from None
+    except ImportError as e: raise ImportError(f"{e}: pip install onnx onnxruntime onnxscript") from None
 
 # %% ../../nbs/ship/01_onnx.ipynb #d046a47f
 def export_onnx(

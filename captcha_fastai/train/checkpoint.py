@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/train/05_checkpoint.ipynb #aaeb76d7
+# %% ../../nbs/train/05_checkpoint.ipynb #a129c134
 import hashlib, io
 from contextlib import contextmanager
 from fastai.vision.all import *
 
-from captcha_fastai.core import ModelError, Resumable, atomic_path
+from captcha_fastai.core import CaptchaError, ModelError, Resumable, atomic_path
 from captcha_fastai.train.losses import AlignmentWarmup
 
 # %% ../../nbs/train/05_checkpoint.ipynb #c1a82eb5
@@ -45,6 +45,19 @@ def weights_digest(weights:dict, spec:str)->str: # 64 hexadecimal digits
         h.update(f'{k}{tuple(v.shape)}{v.dtype}'.encode())
         h.update(v.contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
+
+# %% ../../nbs/train/05_checkpoint.ipynb #ace74541
+@contextmanager
+def naming(path, what:str):
+    "Name the file, and say what it should be, if anything goes wrong while it is read"
+    try: yield
+    except CaptchaError as e: why = e
+    except FileNotFoundError: why = 'no such file'
+    except Exception as e:
+        first_line = str(e).partition('\n')[0]
+        why = f'not {what} ({first_line or type(e).__name__})'
+    else: return
+    raise ModelError(f"{path}: {why}") from None
 
 # %% ../../nbs/train/05_checkpoint.ipynb #326c108a
 @contextmanager

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Rehearse', 'fit_two_stage', 'start_from']
 
-# %% ../../nbs/train/07_fewlabels.ipynb #921f349d
+# %% ../../nbs/train/07_fewlabels.ipynb #0edaeb9a
 from contextlib import contextmanager
 from fastai.vision.all import *
 
-from captcha_fastai.core import CaptchaError, ModelError, digest
+from captcha_fastai.core import CaptchaError, ModelError, check_range, digest
 from captcha_fastai.read.images import to_array
 from captcha_fastai.data.augment import Replace, SyntheticOnly
 from captcha_fastai.train.metrics import CaptchaAccuracy
@@ -17,15 +17,22 @@ from captcha_fastai.train.learner import losses
 from captcha_fastai.train.checkpoint import load_checkpoint, weights_digest
 from captcha_fastai.train.schedule import Recipe, default_epochs, run_settings, synths_of, train_captcha
 
-# %% ../../nbs/train/07_fewlabels.ipynb #8aba78b6
+# %% ../../nbs/train/07_fewlabels.ipynb #c0e4c98c
+def _must_agree(what:str, **pairs):
+    "Refuse `what` if anything, (its value, the learner's value), is another"
+    for name,(theirs, own) in pairs.items():
+        if theirs != own: raise ModelError(f"{what}: {name} is {theirs!r}, the learner's is {own!r}: take the same")
+
+def _both(names:str, a, b)->dict: # {name: (value, value)}
+    "Attributes of two objects"
+    return {o: (getattr(a, o), getattr(b, o)) for o in names.split()}
+
 def check_same_task(learn, synthetic):
     "Refuse synthetic captchas that the learner's model was not made for"
     theirs, own = synthetic.spec, learn.spec
-    for o in ('chars', 'height', 'width', 'channels', 'fold', 'mean', 'std'):
-        a, b = getattr(theirs, o), getattr(own, o)
-        if a != b: raise CaptchaError(f"the synthetic captchas have {o} {a!r}, the learner has {b!r}: take the same")
-    if theirs.max_len > own.max_len:
-        raise CaptchaError(f"the synthetic captchas have up to {theirs.max_len} characters, the learner {own.max_len}")
+    longest = max(theirs.max_len, own.max_len)                # shorter texts may be synthetic
+    same = _both('chars height width channels fold mean std', theirs, own)
+    _must_agree('the synthetic captchas', **same, max_len=(longest, own.max_len))
 
 # %% ../../nbs/train/07_fewlabels.ipynb #6bb19c06
 def synth_of(synthetic):
@@ -34,7 +41,7 @@ def synth_of(synthetic):
     if found: return found[0]
     raise CaptchaError("synthetic: give endless captchas, from_synth(..., online=True)")
 
-# %% ../../nbs/train/07_fewlabels.ipynb #de3bbea4
+# %% ../../nbs/train/07_fewlabels.ipynb #59a389cc
 class Rehearse(Replace):
     "Put synthetic captchas in the place of some real ones, so that what they have taught is not forgotten"
     def __init__(self,
@@ -42,7 +49,7 @@ class Rehearse(Replace):
         p:float=.5, # Share of a batch that is replaced
         n:int=2000, # How many there are, at most an epoch of `synthetic`
     ):
-        if not 0 < p < 1: raise CaptchaError(f"p is {p}: give a share between 0 and 1")
+        check_range(.001, .999, p=p)
         self.p = p
         self.n = min(n, len(synthetic.train_ds))
         self.synth = synth_of(synthetic)
@@ -173,15 +180,12 @@ def fit_two_stage(
     rehearse = rehearsal(learn, synthetic, rehearse, recipe)
     return _fine_tune(learn, rehearse, origin, epochs, recipe, folder=folder, resume=second, **kwargs)
 
-# %% ../../nbs/train/07_fewlabels.ipynb #9991db58
+# %% ../../nbs/train/07_fewlabels.ipynb #572bc109
 def _check_same_net(learn, model, spec):
     "Refuse a model of another architecture, image size or scale"
-    for what in ('{0.arch} for {0.height}x{0.width}x{0.channels}', 'for images less {0.mean}, by {0.std}'):
-        a, b = what.format(spec), what.format(learn.spec)
-        if a != b: raise ModelError(f"the model to start from is {a}, the learner {b}: take the same")
-    a, b = model.steps, learn.model.steps
-    if spec.decoder == 'ctc' and a != b:
-        raise ModelError(f"the model to start from has {a} columns, the learner {b}: give arch_args=dict(stride=...)")
+    same = _both('arch height width channels mean std', spec, learn.spec)
+    if spec.decoder == 'ctc': same['number of columns (see stride in arch_args)'] = model.steps, learn.model.steps
+    _must_agree('the model to start from', **same)
 
 # %% ../../nbs/train/07_fewlabels.ipynb #4acf16b8
 def _char_layers(model)->set:
@@ -199,7 +203,7 @@ def _copy_char_rows(to:Tensor, source:Tensor, vocab, source_vocab):
     for i,c in enumerate(vocab.itos):
         if c in rows: to[:n, i] = source[:n, rows[c]]
 
-# %% ../../nbs/train/07_fewlabels.ipynb #a6cd189f
+# %% ../../nbs/train/07_fewlabels.ipynb #1e0ba584
 def start_from(
     learn, # From `captcha_learner`, of the same architecture and image size
     model, # From `load_model`, as is its
@@ -213,7 +217,7 @@ def start_from(
     by_char = {k for k in weights if k.rpartition('.')[0] in layers}
     for k,v in weights.items():
         if k in source and (k in by_char or source[k].shape == v.shape): continue
-        raise ModelError(f"{k} has another shape in the model to start from: give the same arch_args")
+        raise ModelError(f"the model to start from: {k} has another shape: give the same arch_args")
     for k,v in weights.items():
         if k in by_char: _copy_char_rows(v, source[k], learn.spec.vocab, spec.vocab)
         else: v.copy_(source[k])

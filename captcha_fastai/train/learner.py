@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['captcha_learner']
 
-# %% ../../nbs/train/04_learner.ipynb #8201d2ed
+# %% ../../nbs/train/04_learner.ipynb #7826463b
 import ctypes, sys, warnings
 from dataclasses import replace
 from fastai.vision.all import *
@@ -15,7 +15,7 @@ from captcha_fastai.core import CaptchaError, LabelError, Spec
 from captcha_fastai.read.images import image_name
 from captcha_fastai.data.labels import EncodeText, TensorCaptcha, get_image
 from captcha_fastai.data.augment import CaptchaAugment
-from captcha_fastai.data.loaders import norm_stats
+from captcha_fastai.data.loaders import CaptchaDataLoaders, norm_stats
 from captcha_fastai.train.models import arch_class, archs, build_model, has_bf16, make_model
 from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss, HeadsLoss, steps_needed
 from captcha_fastai.train.metrics import CER, CaptchaAccuracy, CharAccuracy
@@ -42,6 +42,18 @@ def spec_from_dls(dls)->Spec:
     text = _encoder(dls)
     _warn_of_crops(dls)
     return Spec(text.vocab.chars, text.max_len, *x.shape[2:], x.shape[1], fold=text.fold, **norm_stats(dls))
+
+# %% ../../nbs/train/04_learner.ipynb #9f5d7d33
+def training_dls(images:list, texts:list, **kwargs)->CaptchaDataLoaders:
+    "DataLoaders of training images; two of them stand in for a validation set"
+    n = len(images)
+    splits = range(n), range(n, n+2)
+    return CaptchaDataLoaders.from_lists(images + images[:2], texts + texts[:2], splits=splits, **kwargs)
+
+def task_of(spec:Spec)->dict: # For `CaptchaDataLoaders.from_lists`
+    "Texts and images like those of `spec`"
+    size = spec.height, spec.width
+    return dict(chars=spec.chars, max_len=spec.max_len, fold=spec.fold, size=size, channels=spec.channels)
 
 # %% ../../nbs/train/04_learner.ipynb #28206483
 def _check_label(item, ids, model, vocab):

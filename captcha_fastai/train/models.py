@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['archs', 'arch', 'make_model', 'model_reader']
 
-# %% ../../nbs/train/00_models.ipynb #b10e04e1
+# %% ../../nbs/train/00_models.ipynb #193da57b
+from contextlib import contextmanager
 import torch
 from torch import nn
 
@@ -25,30 +26,38 @@ def arch(
         return cls
     return _register
 
-# %% ../../nbs/train/00_models.ipynb #c17eb720
+# %% ../../nbs/train/00_models.ipynb #6986fdf7
 def arch_class(name:str)->type:
     "The architecture of that name"
     if name in archs: return archs[name]
     raise ModelError(f"architecture {name!r} is unknown: choose from {', '.join(archs)}")
 
+def check_decoder(name:str, decoder:str, needed:str):
+    "Refuse the architecture `name` if its outputs become text in another way than is needed"
+    if decoder != needed: raise ModelError(f"architecture {name!r}: decoder is {decoder!r}: it must be {needed!r}")
+
 def _check_arch(spec):
     "Refuse an architecture that is unknown, has another decoder or endless arguments"
-    needed = arch_class(spec.arch).decoder
-    what = f'architecture {spec.arch!r}'
-    if spec.decoder != needed: raise ModelError(f"{what} needs decoder {needed!r}, not {spec.decoder!r}")
+    check_decoder(spec.arch, spec.decoder, arch_class(spec.arch).decoder)
     for name,value in spec.arch_args.items():
         if isinstance(value, (list, tuple, dict, str)) and len(value) > 64:
-            raise ModelError(f"{what}: its {name} has {len(value)} parts: no net has so many")
+            raise ModelError(f"architecture {spec.arch!r}: its {name} has {len(value)} parts, not up to 64")
+
+# %% ../../nbs/train/00_models.ipynb #f6d69986
+@contextmanager
+def _naming(spec, task:str):
+    "Name the architecture in errors that are not our own"
+    try: yield
+    except CaptchaError: raise
+    except Exception as e:
+        raise ModelError(f"architecture {spec.arch!r} cannot {task} with {spec.arch_args}: {e}") from None
 
 def build_model(spec:Spec)->nn.Module: # Has `.decoder`
     "The architecture that `spec` names; not yet tried on an image"
     _check_arch(spec)
-    try: return archs[spec.arch](spec, **spec.arch_args)
-    except CaptchaError: raise
-    except Exception as e:
-        raise ModelError(f"architecture {spec.arch!r} cannot be built with {spec.arch_args}: {e}") from None
+    with _naming(spec, 'be built'): return archs[spec.arch](spec, **spec.arch_args)
 
-# %% ../../nbs/train/00_models.ipynb #5ff29d46
+# %% ../../nbs/train/00_models.ipynb #735bb4fc
 @torch.no_grad()
 def _out_shape(m, spec):
     "Shape of the output for one image"
@@ -61,10 +70,7 @@ def _out_shape(m, spec):
 
 def count_steps(m, spec)->nn.Module: # Has `.steps`, its number of steps T
     "`m`, after it has read an image of the size of `spec`"
-    try: m.steps = _out_shape(m, spec)[1]
-    except Exception as e:
-        size = f'{spec.height}x{spec.width}'
-        raise ModelError(f"architecture {spec.arch!r} cannot read {size} images with {spec.arch_args}: {e}") from None
+    with _naming(spec, f'read {spec.height}x{spec.width} images'): m.steps = _out_shape(m, spec)[1]
     return m
 
 # %% ../../nbs/train/00_models.ipynb #424cf236

@@ -5,18 +5,17 @@
 # %% auto #0
 __all__ = ['fit_refiner', 'save_refiner', 'load_refiner', 'Refine']
 
-# %% ../../nbs/train/12_refine.ipynb #9ddfdcec
+# %% ../../nbs/train/12_refine.ipynb #3319ac7e
 import json
-from contextlib import contextmanager
 from copy import deepcopy
 from fastai.vision.all import *
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 from captcha_fastai.core import CaptchaError, Fingerprinted, ModelError, atomic_path, digest
 from captcha_fastai.data.augment import SyntheticOnly
 from captcha_fastai.train.models import has_bf16
-from captcha_fastai.train.checkpoint import run_checkpoint, weights_digest
+from captcha_fastai.train.checkpoint import naming, run_checkpoint, weights_digest
 from captcha_fastai.train.schedule import Recipe
 from captcha_fastai.train.simgan import Refiner
 
@@ -41,7 +40,7 @@ def refiner_settings(learn, epochs:int, lr:float)->dict:
         real=digest([o.tobytes() for o in pairs.real])[:12],
         synth=synth.fingerprint() if isinstance(synth, Fingerprinted) else '')
 
-# %% ../../nbs/train/12_refine.ipynb #6b705abb
+# %% ../../nbs/train/12_refine.ipynb #72d10e69
 def fit_refiner(
     learn, # `SimGANLearner`
     epochs:int=Recipe.refiner_epochs,
@@ -53,14 +52,14 @@ def fit_refiner(
     checkpoint = run_checkpoint(folder, refiner_settings(learn, epochs, lr), resume)
     if learn.opt is None: learn.create_opt()
     if not isinstance(learn.opt, OptimWrapper):
-        raise CaptchaError("opt_func: give one of torch's: partial(OptimWrapper, opt=...)")
+        raise CaptchaError("opt_func: give partial(OptimWrapper, opt=...)")
     learn.fit(epochs, lr, start_epoch=checkpoint.start, cbs=checkpoint)
     return learn
 
 # %% ../../nbs/train/12_refine.ipynb #0ae3783b
 def _is_finite(weights:dict)->bool: return all(v.isfinite().all() for v in weights.values())
 
-# %% ../../nbs/train/12_refine.ipynb #aedcc2e8
+# %% ../../nbs/train/12_refine.ipynb #66a239e8
 def save_refiner(
     refiner:Refiner,
     path, # File to write
@@ -70,43 +69,32 @@ def save_refiner(
     weights = refiner.state_dict()
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in weights.items()}
     if not _is_finite(weights):
-        raise ModelError(f"{path}: not written: the weights are not finite: train more gently")
+        raise ModelError(f"{path}: not written: weights are not finite: train more gently")
     meta = {'refiner': json.dumps(refiner.args)}
     if style: meta['style'] = style
     with atomic_path(path) as tmp: tmp.write_bytes(save(weights, meta))
     return str(path)
 
-# %% ../../nbs/train/12_refine.ipynb #64e2fec9
-@contextmanager
-def _refiner_file(path):
-    "Errors that name the file, whatever is wrong with it"
-    try:
-        with safe_open(path, 'pt') as f: yield f
-    except FileNotFoundError: raise ModelError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as e:
-        why = str(e).splitlines()[0]
-        raise ModelError(f"{path}: not a refiner that save_refiner wrote ({why})") from None
-
-# %% ../../nbs/train/12_refine.ipynb #5f31a604
+# %% ../../nbs/train/12_refine.ipynb #0a6815f1
 def load_refiner(path)->Refiner:
     "A refiner from a file that `save_refiner` wrote"
-    with _refiner_file(path) as f:
+    with naming(path, 'a refiner that save_refiner wrote'), safe_open(path, 'pt') as f:
         meta = f.metadata() or {}
         weights = {k: f.get_tensor(k).clone() for k in f.keys()}
         with torch.device('meta'): refiner = Refiner(**json.loads(meta['refiner']))
         floats = all(v.dtype == torch.float32 for v in weights.values())
-        if not (floats and _is_finite(weights)): raise ValueError('its arrays are not finite float32 numbers')
+        if not (floats and _is_finite(weights)): raise ModelError("its arrays are not finite float32 numbers")
         refiner.load_state_dict(weights, assign=True)
     return refiner.eval()
 
-# %% ../../nbs/train/12_refine.ipynb #4c379aa0
+# %% ../../nbs/train/12_refine.ipynb #ae3fefc1
 def read_refiner_style(path)->str:
     "The style that `save_refiner` was given, '' if none"
-    with _refiner_file(path) as f:
+    with naming(path, 'a refiner that save_refiner wrote'), safe_open(path, 'pt') as f:
         meta = f.metadata() or {}
         return meta.get('style', '')
 
-# %% ../../nbs/train/12_refine.ipynb #a4d14a9a
+# %% ../../nbs/train/12_refine.ipynb #22f8fee1
 class Refine(Fingerprinted, SyntheticOnly, DisplayedTransform):
     "Refine a batch of synthetic captchas, numbers from 0 to 1"
     order = 20
@@ -123,7 +111,7 @@ class Refine(Fingerprinted, SyntheticOnly, DisplayedTransform):
 
     def encodes(self, x:TensorImage):
         n, wants = x.shape[1], self.refiner.args['channels']
-        if n != wants: raise ModelError(f"the refiner is for {wants} channels, the images have {n}")
+        if n != wants: raise ModelError(f"images have {n} channels: the refiner is for {wants}")
         half = has_bf16(x.device) if self.bf16 is None else self.bf16
         y = x.as_subclass(Tensor)*2 - 1
         y = y.contiguous(memory_format=torch.channels_last)

@@ -5,15 +5,33 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/train/09_selection.ipynb #f31b2220
+# %% ../../nbs/train/09_selection.ipynb #3dda74e1
 from collections import Counter
 from typing import NamedTuple
 import numpy as np
 import torch
 from fastai.torch_core import TensorImage
 
+from captcha_fastai.core import ImageError, warn_unreadable
+from captcha_fastai.read.images import to_array
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.data.augment import CaptchaAugment
+
+# %% ../../nbs/train/09_selection.ipynb #f2aa512c
+def readable_images(
+    images, # Paths, or anything else that holds an image
+    spec, # Size and channels they are brought to
+    least:int # Fewer are refused
+)->tuple: # (their numbers, arrays `(H, W, C)` of uint8)
+    "The images that can be read, as the model sees them"
+    arrays, errors = {}, []
+    for i,o in enumerate(images):
+        try: arrays[i] = to_array(o, spec)
+        except ImageError as e: errors.append(str(e))
+    n = len(arrays) + len(errors)
+    warn_unreadable(errors, n)
+    if len(arrays) < least: raise ImageError(f"{len(arrays)} of {n} images can be read: {least} or more are needed")
+    return list(arrays), list(arrays.values())
 
 # %% ../../nbs/train/09_selection.ipynb #4d9df04f
 def char_thresholds(

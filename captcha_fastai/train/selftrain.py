@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['self_train', 'plot_rounds']
 
-# %% ../../nbs/train/10_selftrain.ipynb #938c39d5
+# %% ../../nbs/train/10_selftrain.ipynb #5bf63da2
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -15,15 +15,15 @@ from fastai.torch_core import set_seed
 from fastcore.basics import patch
 from fastprogress import progress_bar
 
-from captcha_fastai.core import CaptchaError, ImageError, cache_folder
+from captcha_fastai.core import CaptchaError, cache_folder
 from captcha_fastai.read.images import image_fingerprint, to_array
 from captcha_fastai.data.loaders import CaptchaDataLoaders, batch_tfms_for
 from captcha_fastai.train.models import model_reader
-from captcha_fastai.train.learner import captcha_learner
+from captcha_fastai.train.learner import captcha_learner, task_of, training_dls
 from captcha_fastai.train.checkpoint import as_plain, read_checkpoint, save_checkpoint, weights_restored_on_error
 from captcha_fastai.train.schedule import Recipe
 from captcha_fastai.train.fewlabels import start_from
-from captcha_fastai.train.selection import align_prior, augmented, confident, occurring, with_prior
+from captcha_fastai.train.selection import align_prior, augmented, confident, occurring, readable_images, with_prior
 from captcha_fastai.train.selection import Round, less_steady, lost_characters
 
 _BATCH = 256                         # images that are read at a time
@@ -49,12 +49,12 @@ class SelfTraining:
         reader = model_reader(self.learn.model, self.spec, self.learn.dls.device)
         return with_prior(reader, np.array(prior))
 
-# %% ../../nbs/train/10_selftrain.ipynb #835c406d
+# %% ../../nbs/train/10_selftrain.ipynb #76a3426c
 def _candidates(run:SelfTraining, read, n:Counter, share:float)->list: # Numbers of images
     "Readings that are confident enough"
     held = set(run.held)
-    fits = [len(o.text) <= run.spec.max_len for o in read]
-    pool = [i for i in range(len(read)) if fits[i] and i not in held]
+    longest = run.spec.max_len
+    pool = [i for i,o in enumerate(read) if len(o.text) <= longest and i not in held]
     readings = [read[i] for i in pool]
     most = None
     if run.balanced:
@@ -137,43 +137,37 @@ def mixed_dls(
             texts.append(text)
     return _dls_like(spec, arrays, texts, recipe.round_bs)
 
-# %% ../../nbs/train/10_selftrain.ipynb #bbe41489
+# %% ../../nbs/train/10_selftrain.ipynb #4281f88b
 def _dls_like(spec, arrays, texts, bs:int)->CaptchaDataLoaders:
-    "DataLoaders for a learner of this `Spec`; two images stand in for a validation set"
-    n = len(arrays)
-    like = {k: getattr(spec, k) for k in ('chars', 'max_len', 'channels', 'fold')}
-    like |= dict(size=(spec.height, spec.width), batch_tfms=batch_tfms_for(spec), bs=bs)
-    splits = range(n), range(n, n+2)
-    arrays = arrays + arrays[:2]
-    texts = texts + texts[:2]
+    "DataLoaders for a learner of this `Spec`"
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='(?s).*look mislabelled')       # trusted readings can be wrong
-        return CaptchaDataLoaders.from_lists(arrays, texts, splits=splits, **like)
+        return training_dls(arrays, texts, **task_of(spec), batch_tfms=batch_tfms_for(spec), bs=bs)
 
-# %% ../../nbs/train/10_selftrain.ipynb #4781521b
+# %% ../../nbs/train/10_selftrain.ipynb #38e37f5c
 def continue_training(learn, dls, steps:int, lr:float):
     "Train on from the weights of `learn`, about so many steps"
     new = captcha_learner(dls, learn.spec.arch, learn.spec.arch_args)
     start_from(new, learn.model.cpu(), learn.spec)
-    epochs = max(1, round(steps*dls.train.bs/len(dls.train_ds)))
-    with new.no_logging(): new.fit_one_cycle(epochs, lr)
+    epochs = round(steps*dls.train.bs/len(dls.train_ds))
+    with new.no_logging(): new.fit_one_cycle(max(1, epochs), lr)
     learn.model.load_state_dict(new.model.state_dict())
     learn.model.to(learn.dls.device)
 
-# %% ../../nbs/train/10_selftrain.ipynb #71164938
+# %% ../../nbs/train/10_selftrain.ipynb #120ff050
 @patch
 def train(self:SelfTraining, state:dict):
     "One round of training"
     r, trusted = state['round'], state['trusted']
     if len(trusted) < 10:
-        raise CaptchaError(f"self_train: only {len(trusted)} readings can be trusted: train longer, or label some")
+        raise CaptchaError(f"only {len(trusted)} readings can be trusted: train longer, or label some")
     set_seed(self.seed + r, reproducible=True)               # a round that is begun again is the same
     arrays = [self.arrays[i] for i in trusted]
     first = 10**6*(r+1)                                      # other synthetic captchas in each round
     dls = mixed_dls(self.spec, arrays, trusted.values(), self.synth, self.labelled, first, self.recipe)
     continue_training(self.learn, dls, self.recipe.round_steps[r], self.recipe.round_lr)
 
-# %% ../../nbs/train/10_selftrain.ipynb #d8dd772a
+# %% ../../nbs/train/10_selftrain.ipynb #04503b46
 @patch
 def following(self:SelfTraining, state:dict)->int:
     "The number of the round after `state`; the last round has none after it"
@@ -185,9 +179,10 @@ def following(self:SelfTraining, state:dict)->int:
 def harmed(self:SelfTraining, state:dict, new:dict)->bool:
     "Did the reader become less steady, or lose a character?"
     lost = lost_characters(state['counts'], new['counts'], self.spec.chars)
-    return bool(lost) or less_steady(state['rows'][-1], new['rows'][-1], len(self.held))
+    before, after = state['rows'][-1], new['rows'][-1]
+    return bool(lost) or less_steady(before, after, len(self.held))
 
-# %% ../../nbs/train/10_selftrain.ipynb #16b51869
+# %% ../../nbs/train/10_selftrain.ipynb #d6c5b044
 @patch
 def next_state(self:SelfTraining, state:dict, folder)->dict:
     "Train a round, unless nothing was read before, and read again"
@@ -199,7 +194,7 @@ def next_state(self:SelfTraining, state:dict, folder)->dict:
     print(new['rows'][-1], flush=True)
     new['done'] = r == len(self.recipe.round_steps)
     if not (state and self.harmed(state, new)): return new
-    warnings.warn(f"self_train: training after round {state['round']} made it worse: the weights before it are taken")
+    warnings.warn(f"training after round {state['round']} made it worse: the weights before it are taken")
     return {**load_rounds(self.learn, folder), 'done': True}
 
 # %% ../../nbs/train/10_selftrain.ipynb #e89c959c
@@ -221,11 +216,11 @@ def load_rounds(learn, folder)->dict: # The state, or None
     rows = [Round(*o) for o in state['rows']]
     return {**state, 'rows': rows}
 
-# %% ../../nbs/train/10_selftrain.ipynb #dfcb87db
+# %% ../../nbs/train/10_selftrain.ipynb #4c898c09
 def _check_rounds(recipe:Recipe):
     "Refuse rounds without steps or shares"
     n, m = len(recipe.round_steps), len(recipe.round_shares)
-    if n != m: raise CaptchaError(f"self_train: {n} numbers of steps, but {m} shares: give one each for a round")
+    if n != m: raise CaptchaError(f"the recipe has {n} round_steps but {m} round_shares: one each is needed")
 
 @patch
 def folder(self:SelfTraining, folder, start:str):
@@ -247,18 +242,7 @@ def all_rounds(self:SelfTraining, folder)->dict:
         save_rounds(self.learn, state, folder)
     return state
 
-# %% ../../nbs/train/10_selftrain.ipynb #0eda6fd8
-def readable_images(images, spec)->tuple: # (their numbers, arrays)
-    "The images that can be read, as the model sees them"
-    ok, bad = {}, []
-    for i,o in enumerate(progress_bar(images, leave=False)):
-        try: ok[i] = to_array(o, spec)
-        except ImageError as e: bad.append(str(e))
-    if bad: warnings.warn(f"{len(bad)} of {len(images)} images cannot be read and are left out, such as {bad[0]}")
-    if len(ok) < 20: raise ImageError(f"self_train: {len(ok)} images can be read: 20 are needed, better thousands")
-    return list(ok), list(ok.values())
-
-# %% ../../nbs/train/10_selftrain.ipynb #5fef7923
+# %% ../../nbs/train/10_selftrain.ipynb #c16ec368
 def self_train(
     learn, # From `captcha_learner`; has learned from synthetic captchas, or from a few labelled ones
     images, # Unlabelled: paths, or anything else that holds an image
@@ -272,7 +256,7 @@ def self_train(
 ): # `learn`, with `.rounds`, `.trusted` {number of an image: reading} and `.occurring`, the characters that are read
     "Train on images without labels"
     _check_rounds(recipe)
-    where, arrays = readable_images(images, learn.spec)
+    where, arrays = readable_images(progress_bar(images, leave=False), learn.spec, 20)
     if labelled: labelled = [to_array(o, learn.spec) for o in labelled[0]], list(labelled[1])
     order = np.random.default_rng(seed).permutation(len(arrays)).tolist()
     held = order[:int(recipe.round_held_out*len(arrays))]

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['refiner_dls', 'SimGANLearner']
 
-# %% ../../nbs/train/11_simgan.ipynb #13ad693a
-import warnings
+# %% ../../nbs/train/11_simgan.ipynb #084c1e21
 from copy import deepcopy
 from functools import partial
 from random import Random
 from typing import NamedTuple
 from fastai.vision.all import *
 
-from ..core import CaptchaError, ImageError, Resumable, Spec
+from ..core import ImageError, Resumable, Spec, check_range
 from ..read.images import to_array
 from ..read.reader import one_by_one
 from ..data.images import guess_size
 from .models import has_bf16
 from .schedule import Recipe
+from .selection import readable_images
 from .refiner import HistoryBuffer, PatchDiscriminator, Refiner, patch_loss, share_called_real
 
 # %% ../../nbs/train/11_simgan.ipynb #5b9a39cf
@@ -42,7 +42,7 @@ class SyntheticAndReal:
         "As fastai wants it: `(C, H, W)`"
         return TensorImage(torch.from_numpy(array.copy()).permute(2, 0, 1))
 
-# %% ../../nbs/train/11_simgan.ipynb #763aa2eb
+# %% ../../nbs/train/11_simgan.ipynb #3cf90cff
 def real_images(
     images:list, # Paths, or anything else that holds an image
     spec:Spec, # Size and channels they are brought to
@@ -50,21 +50,15 @@ def real_images(
 )->list: # Arrays `(H, W, C)` of uint8
     "A random choice of the images; unreadable ones are left out"
     chosen = Random(0).sample(range(len(images)), min(len(images), most))
-    real, errors = [], []
-    for i in progress_bar(chosen, leave=False):
-        try: real.append(to_array(images[i], spec))
-        except ImageError as e: errors.append(str(e))
-    if errors:
-        warnings.warn(f"{len(errors)} of {len(chosen)} images cannot be read and are left out, such as {errors[0]}")
-    if len(real) < 10: raise ImageError(f"{len(real)} images can be read: give at least 10, better some hundreds")
-    return real
+    some = progress_bar([images[i] for i in chosen], leave=False)
+    return readable_images(some, spec, 10)[1]
 
-# %% ../../nbs/train/11_simgan.ipynb #e9f540d7
+# %% ../../nbs/train/11_simgan.ipynb #d2a936a7
 def _refiner_spec(images, size, channels):
     *image_size, image_channels = guess_size(images)
     spec = Spec('?', 1, *(size or image_size), channels or image_channels, mean=.5, std=.5)
     if min(spec.height, spec.width) < 9:
-        raise ImageError(f"images are {spec.height}x{spec.width}: the discriminator needs 9 pixels at least")
+        raise ImageError(f"images are {spec.height}x{spec.width}: at least 9x9 pixels are needed")
     return spec
 
 # %% ../../nbs/train/11_simgan.ipynb #107ec1a5
@@ -76,7 +70,7 @@ def _as_loaders(train, valid, bs, num_workers=0, device=None, **kwargs):
     dls.spec = spec
     return dls
 
-# %% ../../nbs/train/11_simgan.ipynb #f87f02c9
+# %% ../../nbs/train/11_simgan.ipynb #00df0706
 def refiner_dls(
     synth, # `Synth`, or any function from a number to a text and an image
     images, # Real images: paths, or anything else that holds an image
@@ -89,8 +83,8 @@ def refiner_dls(
     **kwargs
 )->DataLoaders: # With `.spec`
     "Endless pairs of a synthetic and a real image, as numbers from -1 to 1"
-    if n < bs: raise CaptchaError(f"n is {n}: an epoch needs at least bs = {bs} pairs")
-    if n_valid < 1: raise CaptchaError(f"n_valid is {n_valid}: give at least 1 validation pair")
+    check_range(bs, n=n)
+    check_range(1, n_valid=n_valid)
     images = list(one_by_one(images))
     spec = _refiner_spec(images, size, channels)
     real = real_images(images, spec, most)
@@ -244,7 +238,7 @@ def lr_find(self:SimGANLearner, *args, **kwargs):
     try: return super(SimGANLearner, self).lr_find(*args, **kwargs)
     finally: self.load_state_dict(state)
 
-# %% ../../nbs/train/11_simgan.ipynb #18e685b7
+# %% ../../nbs/train/11_simgan.ipynb #93c0e168
 @patch
 @torch.no_grad()
 def show_results(self:SimGANLearner, n:int=4, figsize=None):
@@ -257,7 +251,8 @@ def show_results(self:SimGANLearner, n:int=4, figsize=None):
     for column,(title,images) in zip(axs.T, columns.items()):
         column[0].set_title(title)
         for ax,im in zip(column, images.float().cpu()):
-            ax.imshow((im*.5+.5).clamp(0, 1).permute(1, 2, 0).squeeze(-1), cmap='gray', vmin=0, vmax=1)
+            pixels = (im*.5 + .5).clamp(0, 1).permute(1, 2, 0)
+            ax.imshow(pixels.squeeze(-1), cmap='gray', vmin=0, vmax=1)
             ax.axis('off')
     return axs
 

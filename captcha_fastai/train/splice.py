@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Splice', 'AuxiliaryCTC']
 
-# %% ../../nbs/train/08_splice.ipynb #fbeb9b48
+# %% ../../nbs/train/08_splice.ipynb #71f01a69
 import random
 from fastai.vision.all import *
 
-from captcha_fastai.core import CaptchaError, Fingerprinted, ModelError
+from captcha_fastai.core import CaptchaError, Fingerprinted, check_range
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.data.augment import Replace
-from captcha_fastai.train.models import columns
+from captcha_fastai.train.models import check_decoder, columns
 from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss
 from captcha_fastai.train.learner import spec_from_dls
 from captcha_fastai.train.cuts import char_cuts
@@ -28,19 +28,19 @@ def _can_be_cut(reader, text):
     "Are there two characters or more, and does the reader know them?"
     return len(text) > 1 and set(text) <= set(reader.vocab.chars)
 
-# %% ../../nbs/train/08_splice.ipynb #fb0f0902
+# %% ../../nbs/train/08_splice.ipynb #eee9d3e8
 def _known_items(reader, dls, n)->list: # [(image, ids, text)]
     "Training images whose texts can be cut"
     some = _sample_items(dls, n)
     texts = [reader.spec.text(dls.vocab.decode(y.tolist())) for _,y in some]
     items = [(x, y[y > 0], text) for (x,y),text in zip(some, texts) if _can_be_cut(reader, text)]
-    need = 'a text needs two characters or more that the reader knows'
-    if not items: raise CaptchaError(f"none of {len(dls.train_ds)} training images can be cut: {need}")
-    left_out = len(some)-len(items)
+    need = 'it takes texts of two characters or more that the reader knows'
+    left_out = len(some) - len(items)
+    if not items: raise CaptchaError(f"none of {left_out} training images can be cut: {need}")
     if left_out > .1*len(some): warnings.warn(f"{left_out} of {len(some)} images are not cut: {need}")
     return items
 
-# %% ../../nbs/train/08_splice.ipynb #aa2859f4
+# %% ../../nbs/train/08_splice.ipynb #d8f14f65
 def _array(x):
     "A `(C, H, W)` tensor as a reader takes it"
     a = np.asarray(x.permute(1, 2, 0))
@@ -53,7 +53,7 @@ def cut_images(
 )->list: # [(image `(C, H, W)`, ids, cuts)]
     "Training images of two characters or more, and where they can be cut"
     arch = reader.spec.arch
-    if reader.spec.decoder != 'ctc': raise ModelError(f"{arch}: only a CTC model knows where characters are")
+    check_decoder(arch, reader.spec.decoder, 'ctc')
     items = _known_items(reader, dls, n)
     arrays = [_array(x) for x,*_ in items]
     logp = np.concatenate([reader.logp(arrays[i:i+64]) for i in range(0, len(arrays), 64)])
@@ -76,7 +76,7 @@ def _join(
     share = torch.sigmoid((t+.5-at)/.8)                     # of `x2` in each column
     return torch.lerp(x, x2[..., source].float(), share)
 
-# %% ../../nbs/train/08_splice.ipynb #cb1341fe
+# %% ../../nbs/train/08_splice.ipynb #d1513d15
 class Splice(Replace):
     "Put new captchas, made of parts of the training images, in the place of some"
     def __init__(self,
@@ -86,8 +86,8 @@ class Splice(Replace):
         parts:int=3, # Images that one is made of, at most
         n:int=4000, # Images that are cut, at most
     ):
-        if not 0 < p <= 1: raise CaptchaError(f"p is {p}: give a share above 0, at most 1")
-        if parts < 2: raise CaptchaError(f"parts is {parts}: give at least 2")
+        check_range(.001, 1, p=p)
+        check_range(2, parts=parts)
         store_attr('p,parts')
         self.items = cut_images(reader, dls, n)
         self._fingerprint = f'splice {p} {parts} {[cuts.tolist() for *_,cuts in self.items]}'
@@ -150,23 +150,22 @@ class AuxiliaryCTC(Fingerprinted, AlignmentWarmup):
     def ctc(self): return self.second # The loss that is warmed up
     def fingerprint(self): return f'auxiliary CTC {self.weight}'
 
-# %% ../../nbs/train/08_splice.ipynb #7acb42af
+# %% ../../nbs/train/08_splice.ipynb #cee17d09
 @patch
 def after_create(self:AuxiliaryCTC):
     "Give the model its layer"
     model = self.model
-    if model.decoder != 'heads': raise ModelError(f"{type(model).__name__}: is a CTC model already; this is for heads")
+    check_decoder(type(model).__name__, model.decoder, 'heads')
     spec = spec_from_dls(self.dls)
     self.part, values = _last_wide_part(model, spec)
     layer = nn.Linear(values, len(spec.vocab))
     model.auxiliary_ctc = layer.to(next(model.parameters()).device)
 
-# %% ../../nbs/train/08_splice.ipynb #d5cce3f7
+# %% ../../nbs/train/08_splice.ipynb #10e4778e
 @patch
 def before_fit(self:AuxiliaryCTC):
     "Listen to the part of the body"
-    if self.part is None:
-        raise CaptchaError("give AuxiliaryCTC when the learner is made: captcha_learner(..., cbs=AuxiliaryCTC())")
+    if self.part is None: raise CaptchaError("AuxiliaryCTC: give it to captcha_learner(..., cbs=AuxiliaryCTC())")
     if self.hook: self.hook.remove()                        # an interrupted fit may have left one
     self.hook = self.part.register_forward_hook(self._keep_map)
     self.trained = self.validated = False
