@@ -275,8 +275,8 @@ WRONG = [
     ('captcha-read gone.safetensors a.png', 'gone.safetensors: no such file'),
     ('captcha-read gone.onnx a.png', 'gone.onnx: no such file'),
     ('captcha-export gone.safetensors', 'gone.safetensors: no such file'),
-    ('captcha-read data a.png', 'data: not a safetensors file'),
-    ('captcha-evaluate none.csv data', 'not a safetensors file'),
+    ('captcha-read data a.png', 'data: not a readable safetensors file'),
+    ('captcha-evaluate none.csv data', 'not a readable safetensors file'),
     ('captcha-finetune m.safetensors data --fold', 'tells upper from lower case'),
     # what is missing
     ('captcha-read m.safetensors', 'no images: give a model, then files or folders'),
