@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fastai.vision.all import Callback, TensorImage, nn, set_seed
+from fastai.vision.all import TensorImage, nn, set_seed
 
 import captcha_fastai.data.online  # noqa: F401 (from_synth)
 import captcha_fastai.train.fewlabels as fewlabels

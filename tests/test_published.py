@@ -31,7 +31,7 @@ def test_steps_are_positions_or_columns(name, steps): assert made(name, chars='2
 
 @pytest.mark.parametrize('spec, why', [
     (dict(arch='resnet'), 'choose from .*multi_head, pool_free, crnn, vgg_heads, digits_cnn, vgg_gru'),
-    (dict(arch='pool_free'), "needs decoder 'heads'"),
+    (dict(arch='pool_free'), "decoder is 'ctc': it must be 'heads'"),
     (dict(arch='vgg_heads', decoder='heads', arch_args=dict(widths=[1]*20_000)), 'its widths has 20000 parts'),
     (dict(arch='digits_cnn', decoder='heads', arch_args=dict(p=.1)), "unexpected keyword argument 'p'"),
 ])
