@@ -17,20 +17,20 @@ import fastprogress.fastprogress as progress
 from fastcore.meta import delegates
 from fastcore.script import call_parse, is_cli
 
-from captcha_fastai.core import CaptchaError
-from captcha_fastai.read.images import images_in
-from captcha_fastai.read.constraint import parse_length
-from captcha_fastai.draw.synth import Synth, digits, lower, write_synth
-from captcha_fastai.data.labels import labelled
-from captcha_fastai.train.schedule import Recipe
-from captcha_fastai.judge.report import evaluate
-from captcha_fastai.ship.modelfile import load_reader
-from captcha_fastai.recipes.result import command_line
-from captcha_fastai.recipes.synthetic import parse_style
-from captcha_fastai.recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
-from captcha_fastai.recipes.unlabelled import self_train_model, train_unlabelled
-from captcha_fastai.recipes.tools import export_model, measure_curve, style_of, train_refiner
-from captcha_fastai.recipes.reading import as_json, reading_line, readings_table, rules, write_table
+from .core import CaptchaError
+from .read.images import images_in
+from .read.constraint import parse_length
+from .draw.synth import Synth, digits, lower, write_synth
+from .data.labels import labelled
+from .train.schedule import Recipe
+from .judge.report import evaluate
+from .ship.modelfile import load_reader
+from .recipes.result import command_line
+from .recipes.synthetic import parse_style
+from .recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
+from .recipes.unlabelled import self_train_model, train_unlabelled
+from .recipes.tools import export_model, measure_curve, style_of, train_refiner
+from .recipes.reading import as_json, reading_line, readings_table, rules, write_table
 
 # %% ../nbs/08_cli.ipynb #17543e08
 @contextmanager

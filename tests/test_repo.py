@@ -42,9 +42,11 @@ def own_imports(f):
     inside = {id(n) for d in ast.walk(tree) if isinstance(d, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(d)}
     here = f.relative_to(package).parent.parts
     for n in ast.walk(tree):
-        if not isinstance(n, ast.ImportFrom) or not n.level: continue
-        base = here[:len(here)-n.level+1]
-        yield id(n) in inside, '.'.join([*base, *(n.module or '').split('.')]).strip('.')
+        if isinstance(n, ast.Import): yield from ((id(n) in inside, a.name.removeprefix('captcha_fastai.')) for a in n.names if a.name.startswith('captcha_fastai.'))
+        if not isinstance(n, ast.ImportFrom): continue
+        base = here[:len(here)-n.level+1] if n.level else ()
+        name = '.'.join([*base, *(n.module or '').split('.')]).strip('.')
+        if n.level or name.startswith('captcha_fastai.'): yield id(n) in inside, name.removeprefix('captcha_fastai.')
 
 
 def test_every_module_has_its_notebook(): assert sorted(map(module_of, modules)) == sorted(places)

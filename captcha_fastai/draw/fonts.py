@@ -12,7 +12,7 @@ import captcha.image
 from matplotlib import font_manager, get_data_path
 from PIL import ImageFont
 
-from captcha_fastai.core import CaptchaError
+from ..core import CaptchaError
 
 # %% ../../nbs/draw/00_fonts.ipynb #4658e385
 package_fonts = tuple(captcha.image.DEFAULT_FONTS) # Font files of the captcha package

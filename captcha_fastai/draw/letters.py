@@ -11,8 +11,8 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
 
-from captcha_fastai.read.compiled import kernel
-from captcha_fastai.draw.raster import div255, resize_rows, rotated, transpose
+from ..read.compiled import kernel
+from .raster import div255, resize_rows, rotated, transpose
 
 # %% ../../nbs/draw/03_letters.ipynb #d54e4abf
 def write_glyph(

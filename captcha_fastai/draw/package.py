@@ -14,12 +14,12 @@ import captcha.image
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from captcha_fastai.core import CaptchaError
-from captcha_fastai.read.compiled import compiled, kernel
-from captcha_fastai.draw.fonts import font_file, package_fonts
-from captcha_fastai.draw.styles import style
-from captcha_fastai.draw.raster import premultiplied, resize_rows, smooth, transpose, uniforms
-from captcha_fastai.draw.letters import BEGIN, COLUMNS, HEIGHT, INDENT, ROWS, WIDTH, Glyphs, draw_letter
+from ..core import CaptchaError
+from ..read.compiled import compiled, kernel
+from .fonts import font_file, package_fonts
+from .styles import style
+from .raster import premultiplied, resize_rows, smooth, transpose, uniforms
+from .letters import BEGIN, COLUMNS, HEIGHT, INDENT, ROWS, WIDTH, Glyphs, draw_letter
 
 # %% ../../nbs/draw/03_package.ipynb #141bf5ce
 def captcha_sizes(text:str, width:int, height:int)->tuple: # Pixels

@@ -9,7 +9,7 @@ __all__ = []
 import math
 import numpy as np
 
-from captcha_fastai.read.compiled import kernel
+from ..read.compiled import kernel
 
 # %% ../../nbs/draw/02_raster.ipynb #e4467e53
 @kernel

@@ -10,7 +10,7 @@ import math
 from random import Random
 from PIL import Image, ImageDraw, ImageFilter
 
-from captcha_fastai.draw.fonts import load_font, package_fonts
+from .fonts import load_font, package_fonts
 
 # %% ../../nbs/draw/01_styles.ipynb #1fe86589
 styles = {} # {name: function}

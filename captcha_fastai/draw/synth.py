@@ -16,15 +16,15 @@ from random import Random
 from fastcore.basics import patch
 from fastprogress import progress_bar
 
-from captcha_fastai.core import CaptchaError, Fingerprinted, Vocab, atomic_path, nfc
-from captcha_fastai.read.images import image_exts
-from captcha_fastai.read.constraint import parse_length
-from captcha_fastai.draw.fonts import check_glyphs, fonts_that_draw, package_fonts
-from captcha_fastai.draw.styles import styles
-from captcha_fastai.draw.package import fast_captcha, image_captcha  # These three imports
-from captcha_fastai.draw.kaptcha import kaptcha                      # register
-from captcha_fastai.draw.compose import composed, hackmit            # their styles
-from captcha_fastai.draw.look import Look, load_looks
+from ..core import CaptchaError, Fingerprinted, Vocab, atomic_path, nfc
+from ..read.images import image_exts
+from ..read.constraint import parse_length
+from .fonts import check_glyphs, fonts_that_draw, package_fonts
+from .styles import styles
+from .package import fast_captcha, image_captcha  # These three imports
+from .kaptcha import kaptcha                      # register
+from .compose import composed, hackmit            # their styles
+from .look import Look, load_looks
 
 # %% ../../nbs/draw/06_synth.ipynb #dc7f9430
 digits = '0123456789'

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 import numpy as np
 
-from captcha_fastai.read.compiled import compiled, kernel
+from .compiled import compiled, kernel
 
 # %% ../../nbs/read/04_beam.ipynb #b212a3b9
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ __all__ = ['char_probs']
 from collections import defaultdict
 import numpy as np
 
-from captcha_fastai.read.constraint import Constraint
-from captcha_fastai.read.ctc import check_ids, check_logp
-from captcha_fastai.read.guide import relative, to_probs
-from captcha_fastai.read.search import grouped
+from .constraint import Constraint
+from .ctc import check_ids, check_logp
+from .guide import relative, to_probs
+from .search import grouped
 
 # %% ../../nbs/read/06_confidence.ipynb #ccfacc38
 def _own(

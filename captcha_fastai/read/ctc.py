@@ -9,8 +9,8 @@ __all__ = ['best_path', 'text_logp', 'ctc_path']
 import math
 import numpy as np
 
-from captcha_fastai.core import ModelError
-from captcha_fastai.read.compiled import compiled, kernel
+from ..core import ModelError
+from .compiled import compiled, kernel
 
 # %% ../../nbs/read/03_ctc.ipynb #69183924
 def _as_array(logp):

@@ -8,9 +8,9 @@ __all__ = []
 # %% ../../nbs/read/05_guide.ipynb #9b97fde5
 import numpy as np
 
-from captcha_fastai.core import CaptchaError
-from captcha_fastai.read.constraint import Constraint
-from captcha_fastai.read.ctc import log0
+from ..core import CaptchaError
+from .constraint import Constraint
+from .ctc import log0
 
 # %% ../../nbs/read/05_guide.ipynb #d9848e1a
 def relative(logp): # (log-probabilities relative to each step's largest, log of what was divided out `(B,)`)

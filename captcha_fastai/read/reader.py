@@ -13,13 +13,13 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from captcha_fastai.core import CaptchaError, ImageError, Spec, check_range
-from captcha_fastai.read.images import image_name, scale, to_array
-from captcha_fastai.read.constraint import Constraint
-from captcha_fastai.read.ctc import check_logp, many_items
-from captcha_fastai.read.search import decode
-from captcha_fastai.read.confidence import char_probs
-from captcha_fastai.read.onnxfile import open_onnx
+from ..core import CaptchaError, ImageError, Spec, check_range
+from .images import image_name, scale, to_array
+from .constraint import Constraint
+from .ctc import check_logp, many_items
+from .search import decode
+from .confidence import char_probs
+from .onnxfile import open_onnx
 
 # %% ../../nbs/read/08_reader.ipynb #f5df6a2a
 @dataclass(frozen=True)

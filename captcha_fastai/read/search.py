@@ -14,11 +14,11 @@ from itertools import chain
 from operator import itemgetter
 import numpy as np
 
-from captcha_fastai.core import CaptchaError, ModelError
-from captcha_fastai.read.constraint import Constraint
-from captcha_fastai.read.ctc import best_paths, check_logp, exact, forward, many_items, padded
-from captcha_fastai.read.beam import prefix_beams
-from captcha_fastai.read.guide import check_possible, completions, guide_of, relative, to_probs, word_logps
+from ..core import CaptchaError, ModelError
+from .constraint import Constraint
+from .ctc import best_paths, check_logp, exact, forward, many_items, padded
+from .beam import prefix_beams
+from .guide import check_possible, completions, guide_of, relative, to_probs, word_logps
 
 # %% ../../nbs/read/05_search.ipynb #f01a2b59
 Hypothesis = namedtuple('Hypothesis', 'ids logp p') # Ids of a text, its exact log-probability, its posterior

@@ -9,7 +9,7 @@ __all__ = []
 import csv, json
 from dataclasses import asdict
 
-from captcha_fastai.core import atomic_path, read_text
+from ..core import atomic_path, read_text
 
 # %% ../../nbs/recipes/05_reading.ipynb #c1cad321
 def rules(

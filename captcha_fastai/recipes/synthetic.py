@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from captcha_fastai.core import CaptchaError, Spec, atomic_path, cache_folder, nfc
-from captcha_fastai.read.images import image_fingerprint
-from captcha_fastai.draw.styles import styles
-from captcha_fastai.draw.look import save_looks
-from captcha_fastai.draw.fit import fit_style, recognise_style
-from captcha_fastai.data.loaders import CaptchaDataLoaders, batch_tfms_for
-from captcha_fastai.train.learner import usual_tfms
-from captcha_fastai.train.schedule import Recipe
-from captcha_fastai.train.refine import Refine, load_refiner, read_refiner_style
+from ..core import CaptchaError, Spec, atomic_path, cache_folder, nfc
+from ..read.images import image_fingerprint
+from ..draw.styles import styles
+from ..draw.look import save_looks
+from ..draw.fit import fit_style, recognise_style
+from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
+from ..train.learner import usual_tfms
+from ..train.schedule import Recipe
+from ..train.refine import Refine, load_refiner, read_refiner_style
 
 # %% ../../nbs/recipes/01_synthetic.ipynb #1d772ba8
 @dataclass(frozen=True)

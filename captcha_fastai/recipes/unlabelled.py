@@ -10,19 +10,19 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from captcha_fastai.core import CaptchaError, ImageError, Spec, nfc
-from captcha_fastai.read.images import images_in, to_array
-from captcha_fastai.read.constraint import parse_length
-from captcha_fastai.data.labels import alphabet_of
-from captcha_fastai.data.images import guess_size
-from captcha_fastai.train.learner import captcha_learner, usual_tfms
-from captcha_fastai.train.schedule import Recipe, train_captcha
-from captcha_fastai.train.fewlabels import start_from, synth_of
-from captcha_fastai.train.selftrain import self_train
-from captcha_fastai.ship.modelfile import load_model, save_calibrated, save_model
-from captcha_fastai.recipes.result import Result, command_line, file_size
-from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, synthetic_for, synthetic_loaders
-from captcha_fastai.recipes.labelled import (as_written, check_above_0, check_kept, describe, finish, learner_from,
+from ..core import CaptchaError, ImageError, Spec, nfc
+from ..read.images import images_in, to_array
+from ..read.constraint import parse_length
+from ..data.labels import alphabet_of
+from ..data.images import guess_size
+from ..train.learner import captcha_learner, usual_tfms
+from ..train.schedule import Recipe, train_captcha
+from ..train.fewlabels import start_from, synth_of
+from ..train.selftrain import self_train
+from ..ship.modelfile import load_model, save_calibrated, save_model
+from .result import Result, command_line, file_size
+from .synthetic import Source, find_style, parse_style, synthetic_for, synthetic_loaders
+from .labelled import (as_written, check_above_0, check_kept, describe, finish, learner_from,
                                              run_folder, seed_everything)
 
 # %% ../../nbs/recipes/03_unlabelled.ipynb #1212942e

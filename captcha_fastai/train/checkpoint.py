@@ -10,8 +10,8 @@ import hashlib, io
 from contextlib import contextmanager
 from fastai.vision.all import *
 
-from captcha_fastai.core import CaptchaError, ModelError, Resumable, atomic_path
-from captcha_fastai.train.losses import AlignmentWarmup
+from ..core import CaptchaError, ModelError, Resumable, atomic_path
+from .losses import AlignmentWarmup
 
 # %% ../../nbs/train/05_checkpoint.ipynb #c1a82eb5
 def save_checkpoint(state:dict, path):

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import lsqr
 
-from captcha_fastai.read.ctc import ctc_path
-from captcha_fastai.train.losses import steps_needed
+from ..read.ctc import ctc_path
+from .losses import steps_needed
 
 # %% ../../nbs/train/08_cuts.ipynb #3abe6da2
 def _places(

@@ -9,13 +9,13 @@ __all__ = ['Rehearse', 'fit_two_stage', 'start_from']
 from contextlib import contextmanager
 from fastai.vision.all import *
 
-from captcha_fastai.core import CaptchaError, ModelError, check_range, digest
-from captcha_fastai.read.images import to_array
-from captcha_fastai.data.augment import Replace, SyntheticOnly
-from captcha_fastai.train.metrics import CaptchaAccuracy
-from captcha_fastai.train.learner import losses
-from captcha_fastai.train.checkpoint import load_checkpoint, weights_digest
-from captcha_fastai.train.schedule import Recipe, default_epochs, run_settings, synths_of, train_captcha
+from ..core import CaptchaError, ModelError, check_range, digest
+from ..read.images import to_array
+from ..data.augment import Replace, SyntheticOnly
+from .metrics import CaptchaAccuracy
+from .learner import losses
+from .checkpoint import load_checkpoint, weights_digest
+from .schedule import Recipe, default_epochs, run_settings, synths_of, train_captcha
 
 # %% ../../nbs/train/07_fewlabels.ipynb #c0e4c98c
 def _must_agree(what:str, **pairs):

@@ -11,14 +11,14 @@ from dataclasses import replace
 from fastai.vision.all import *
 
 import captcha_fastai.train.published # enters its architectures in `archs`
-from captcha_fastai.core import CaptchaError, LabelError, Spec
-from captcha_fastai.read.images import image_name
-from captcha_fastai.data.labels import EncodeText, TensorCaptcha, get_image
-from captcha_fastai.data.augment import CaptchaAugment
-from captcha_fastai.data.loaders import CaptchaDataLoaders, norm_stats
-from captcha_fastai.train.models import arch_class, archs, build_model, has_bf16, make_model
-from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss, HeadsLoss, steps_needed
-from captcha_fastai.train.metrics import CER, CaptchaAccuracy, CharAccuracy
+from ..core import CaptchaError, LabelError, Spec
+from ..read.images import image_name
+from ..data.labels import EncodeText, TensorCaptcha, get_image
+from ..data.augment import CaptchaAugment
+from ..data.loaders import CaptchaDataLoaders, norm_stats
+from .models import arch_class, archs, build_model, has_bf16, make_model
+from .losses import AlignmentWarmup, CTCLoss, HeadsLoss, steps_needed
+from .metrics import CER, CaptchaAccuracy, CharAccuracy
 
 # %% ../../nbs/train/04_learner.ipynb #5b74adf7
 def _encoder(dls):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastcore.basics import patch
 
-from captcha_fastai.core import Resumable
+from ..core import Resumable
 
 # %% ../../nbs/train/02_losses.ipynb #5915d02a
 def close_gaps(

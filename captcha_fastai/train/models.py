@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from captcha_fastai.core import CaptchaError, ModelError, Spec
-from captcha_fastai.read.reader import Reader
+from ..core import CaptchaError, ModelError, Spec
+from ..read.reader import Reader
 
 # %% ../../nbs/train/00_models.ipynb #e3442e30
 archs = {}

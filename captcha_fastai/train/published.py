@@ -8,8 +8,8 @@ __all__ = []
 # %% ../../nbs/train/01_published.ipynb #e530adbf
 from torch import nn
 
-from captcha_fastai.core import ModelError
-from captcha_fastai.train.models import BiGRU, BiLSTM, Heads, arch, columns, shrunk
+from ..core import ModelError
+from .models import BiGRU, BiLSTM, Heads, arch, columns, shrunk
 
 # %% ../../nbs/train/01_published.ipynb #a315aeb0
 def _xresnet_body(channels):

@@ -12,12 +12,12 @@ from fastai.vision.all import *
 from safetensors import safe_open
 from safetensors.torch import save
 
-from captcha_fastai.core import CaptchaError, Fingerprinted, ModelError, atomic_path, digest
-from captcha_fastai.data.augment import SyntheticOnly
-from captcha_fastai.train.models import has_bf16
-from captcha_fastai.train.checkpoint import naming, run_checkpoint, weights_digest
-from captcha_fastai.train.schedule import Recipe
-from captcha_fastai.train.simgan import Refiner
+from ..core import CaptchaError, Fingerprinted, ModelError, atomic_path, digest
+from ..data.augment import SyntheticOnly
+from .models import has_bf16
+from .checkpoint import naming, run_checkpoint, weights_digest
+from .schedule import Recipe
+from .simgan import Refiner
 
 # %% ../../nbs/train/12_refine.ipynb #7adbd988
 def refiner_settings(learn, epochs:int, lr:float)->dict:

@@ -9,12 +9,12 @@ __all__ = ['Recipe', 'train_captcha']
 from dataclasses import dataclass
 from fastai.vision.all import *
 
-from captcha_fastai.core import Fingerprinted, digest
-from captcha_fastai.read.images import image_fingerprint
-from captcha_fastai.data.labels import Captcha
-from captcha_fastai.data.augment import Replace
-from captcha_fastai.data.online import GenerateCaptcha
-from captcha_fastai.train.checkpoint import AverageWeights, run_checkpoint
+from ..core import Fingerprinted, digest
+from ..read.images import image_fingerprint
+from ..data.labels import Captcha
+from ..data.augment import Replace
+from ..data.online import GenerateCaptcha
+from .checkpoint import AverageWeights, run_checkpoint
 
 # %% ../../nbs/train/06_schedule.ipynb #6fbce729
 @dataclass(frozen=True)

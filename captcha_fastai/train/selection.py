@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from fastai.torch_core import TensorImage
 
-from captcha_fastai.core import ImageError, warn_unreadable
-from captcha_fastai.read.images import to_array
-from captcha_fastai.read.reader import Reader
-from captcha_fastai.data.augment import CaptchaAugment
+from ..core import ImageError, warn_unreadable
+from ..read.images import to_array
+from ..read.reader import Reader
+from ..data.augment import CaptchaAugment
 
 # %% ../../nbs/train/09_selection.ipynb #f2aa512c
 def readable_images(
