@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/08_cli.ipynb #2cc2f2f4
+# %% ../nbs/08_cli.ipynb #b0490309
 import io, sys, warnings
 warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by the import of fastai
 from contextlib import contextmanager, redirect_stdout
@@ -25,12 +25,12 @@ from .data.labels import labelled
 from .train.schedule import Recipe
 from .judge.report import evaluate
 from .ship.modelfile import load_reader
-from .recipes.result import command_line
 from .recipes.synthetic import parse_style
 from .recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
 from .recipes.unlabelled import self_train_model, train_unlabelled
 from .recipes.tools import export_model, measure_curve, style_of, train_refiner
-from .recipes.reading import as_json, reading_line, readings_table, rules, write_table
+from .recipes.reading import (as_json, evaluated, generated, reading_line, reading_summary,
+                                            readings_table, rules, write_table)
 
 # %% ../nbs/08_cli.ipynb #17543e08
 @contextmanager
@@ -63,7 +63,7 @@ def _quiet_terminal():
 
 _RESUME = ': with --resume it goes on after the last whole epoch'
 
-# %% ../nbs/08_cli.ipynb #abeede7e
+# %% ../nbs/08_cli.ipynb #1984569e
 @call_parse
 def captcha_generate(
     path:str, # Folder to write to
@@ -85,8 +85,7 @@ def captcha_generate(
         size, fonts = (height, width), source.fonts or None
         synth = Synth(chars, parse_length(length), source.style, size, seed, oversample, fonts)
         table = write_synth(path, n, synth, workers)
-        say(f'Generated {n} captchas; their labels lie in {table}.')
-        say('\ntrain on them:  ' + command_line('captcha-train', path))
+        say(generated(table, path, n, style))
 
 # %% ../nbs/08_cli.ipynb #c03409bc
 @call_parse
@@ -239,7 +238,7 @@ def captcha_refine(
         net = dict(width=width, blocks=blocks, seed=seed)
         return _end(say, train_refiner(images, chars, length, out, style, resume, recipe, **net))
 
-# %% ../nbs/08_cli.ipynb #3feab14c
+# %% ../nbs/08_cli.ipynb #79f6d326
 @call_parse
 @delegates(rules)
 def captcha_evaluate(
@@ -252,10 +251,10 @@ def captcha_evaluate(
     "Read labelled images with a model and say how often it is wrong (`evaluate`)"
     with command('captcha-evaluate') as say:
         report = evaluate(load_reader(model), *labelled(data, label), **rules(**kwargs))
-        say(as_json(report.to_dict()) if json else report)
+        say(as_json(report.to_dict()) if json else evaluated(report, model, data, kwargs, label))
         return None if is_cli() else report
 
-# %% ../nbs/08_cli.ipynb #37680293
+# %% ../nbs/08_cli.ipynb #722054d8
 @call_parse
 @delegates(rules)
 def captcha_read(
@@ -269,20 +268,23 @@ def captcha_read(
     "Read images; one that cannot be opened is reported and the others are read (`Reader.read_many`)"
     with command('captcha-read') as say:
         if not paths: raise CaptchaError("no images: give a model, then files or folders")
-        readings = load_reader(model).read_many(images_in(list(paths)), nbest=nbest, **rules(**kwargs))
+        reader, given = load_reader(model), rules(**kwargs)
+        readings = reader.read_many(images_in(list(paths)), nbest=nbest, **given)
         if csv: write_table(csv, readings_table(readings, nbest))
         if json: say(as_json([asdict(r) for r in readings]))
         for r in readings:
             if r.error: print(f'captcha-read: {r.error}', file=sys.stderr)
             elif not (csv or json): say(reading_line(r))
+        threshold = given.get('min_confidence', reader.spec.threshold)
+        print('captcha-read:', reading_summary(readings, model, threshold, csv), file=sys.stderr)
         return int(any(r.error for r in readings)) if is_cli() else readings
 
-# %% ../nbs/08_cli.ipynb #19734a06
+# %% ../nbs/08_cli.ipynb #004ae15a
 @call_parse
 def captcha_export(
     model:str, # Model file that captcha-train wrote
     out:str=None, # ONNX file to write; beside the model if not given
-    int8:bool=False, # In 8 bits: about a quarter of the size, up to twice as fast
+    int8:bool=False, # In 8 bits: about a third of the size, up to twice as fast
     images:str=None, # Folder, table or zip file of images to calibrate and check with; generated if not given
     label:str=None, # Label in a file's name, if there is one: stem, prefix, or a regular expression
     n:int=200, # How many of the images to use

@@ -26,6 +26,20 @@ class LabelError(CaptchaError): "A label that cannot be learned"
 class ModelError(CaptchaError): "A model file or a specification that cannot be used"
 class ArchiveError(CaptchaError): "An archive that cannot be opened or trusted"
 
+# %% ../nbs/00_core.ipynb #6416f67d
+def said(f, *args, **kwargs):
+    "The message of the error that a call raises"
+    try: f(*args, **kwargs)
+    except CaptchaError as e: return f'{type(e).__name__}: {e}'
+
+# %% ../nbs/00_core.ipynb #e1f7e644
+def warned(f, *args, **kwargs):
+    "The message of the first warning that a call gives"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        f(*args, **kwargs)
+    return str(caught[0].message) if caught else None
+
 # %% ../nbs/00_core.ipynb #2e238342
 def check_range(lo:float, hi:float=float('inf'), **values):
     "Refuse numbers outside `lo` to `hi`; `None` is not given and passes"
@@ -121,9 +135,10 @@ def _check_types(spec):
         flag_as_number = isinstance(value, bool) and f.type is not bool
         _must(isinstance(value, wanted) and not flag_as_number, f.name, value, f.type.__name__)
 
-# %% ../nbs/00_core.ipynb #ddc9a5de
+# %% ../nbs/00_core.ipynb #8b21c3e1
+accept_none = 2. # A threshold above every confidence
 _ranges = dict(max_len=(1, 10_000), height=(1, 10_000), width=(1, 10_000), mean=(-1e6, 1e6), std=(1e-6, 1e6),
-               temperature=(1e-6, 1e6), threshold=(0, 2))
+               temperature=(1e-6, 1e6), threshold=(0, accept_none))
 _choices = dict(channels=(1, 3), decoder=('ctc', 'heads'))
 
 def _check_values(spec):
@@ -153,7 +168,7 @@ class _Stored:
         if extra: raise ModelError(f"spec: unknown entries {extra}: written by a newer captcha_fastai?")
         return cls(**values)
 
-# %% ../nbs/00_core.ipynb #fb5cc86f
+# %% ../nbs/00_core.ipynb #de9d8ed1
 _vocab = lru_cache(Vocab)
 
 @dataclass(frozen=True)
@@ -171,7 +186,7 @@ class Spec(_Stored):
     arch_args:dict = field(default_factory=dict) # What else that architecture was built with
     decoder:str = 'ctc'      # `ctc` or `heads`: how log-probabilities become text
     temperature:float = 1.   # Log-probabilities are divided by this, so that confidence means how often it is right
-    threshold:float = 0.     # Confidence from which a reading is accepted; 2 accepts none
+    threshold:float = 0.     # Confidence from which a reading is accepted; `accept_none` is above every one
 
     def __post_init__(self):
         _check_types(self)

@@ -12,15 +12,15 @@ def plain_beam(probs, width, ctc):
     "Prefix beam search for reading: the prefixes with their probabilities, the best first"
     kept = {(): (1., 0.)}
     for row in probs.tolist():
-        new = {}
-        def put(prefix, blank, char, new=new):
-            b, c = new.get(prefix, (0., 0.))
-            new[prefix] = b+blank, c+char
+        candidates = {}
+        def put(prefix, blank, char, candidates=candidates):
+            b, c = candidates.get(prefix, (0., 0.))
+            candidates[prefix] = b+blank, c+char
         for prefix, (blank, char) in kept.items():
             last = prefix[-1] if prefix else 0
             put(prefix, (blank+char)*row[0], char*row[last] if ctc else 0.)
             for k in range(1, len(row)): put((*prefix, k), 0., (blank if ctc and k == last else blank+char)*row[k])
-        kept = dict(sorted(new.items(), key=lambda o: -sum(o[1]))[:width])
+        kept = dict(sorted(candidates.items(), key=lambda o: -sum(o[1]))[:width])
     return [(prefix, sum(p)) for prefix, p in kept.items() if sum(p) > 0]
 
 
@@ -70,20 +70,20 @@ def test_without_numba_it_runs_on_lists(monkeypatch):
 def test_a_heap_keeps_the_best_candidates():
     rng = np.random.default_rng(0)
     for width in (1, 2, 3, 10, 33):
-        new, n, scores = [Candidate(heap_at=i) for i in range(width)], 0, rng.random(100).tolist()
+        candidates, n, scores = [Candidate(heap_at=i) for i in range(width)], 0, rng.random(100).tolist()
         for i, score in enumerate(scores):
-            if score > to_beat(new, n): n = add(new, n, 0, 1, 0., score, score)
+            if score > to_beat(candidates, n): n = add(candidates, n, 0, 1, 0., score, score)
             best = sorted(scores[:i+1])[-width:]
-            assert sorted(o.score for o in new[:n]) == best
-            assert to_beat(new, n) == (best[0] if n == width else 0.)
+            assert sorted(o.score for o in candidates[:n]) == best
+            assert to_beat(candidates, n) == (best[0] if n == width else 0.)
 
 
 def test_a_heap_has_no_entry_above_a_lesser_one():
     scores = np.random.default_rng(0).random(20).tolist()
-    new = [Candidate(score=s, heap_at=i) for i, s in enumerate(scores)]
-    heapify(new)
-    assert sorted(o.heap_score for o in new) == sorted(scores) and all(new[o.heap_at].score == o.heap_score for o in new)
-    assert all(new[(i-1)//2].heap_score <= new[i].heap_score for i in range(1, 20))
+    candidates = [Candidate(score=s, heap_at=i) for i, s in enumerate(scores)]
+    heapify(candidates)
+    assert sorted(o.heap_score for o in candidates) == sorted(scores) and all(candidates[o.heap_at].score == o.heap_score for o in candidates)
+    assert all(candidates[(i-1)//2].heap_score <= candidates[i].heap_score for i in range(1, 20))
 
 
 def test_two_ways_to_a_prefix_are_one_node():

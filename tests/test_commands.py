@@ -112,8 +112,28 @@ def test_a_run_that_went_badly_says_what_would_help(sh, data, tmp_path):
 
 def test_a_broken_image_is_a_line_and_the_others_are_read(sh, home, tmp_path):
     out, err = sh('captcha-read', 'm.safetensors', 'data', '--csv', tmp_path/'read.csv', cwd=home, rc=1)
-    assert (out, err.strip()) == ('', f'captcha-read: {Path("data")/"torn.png"}: not an image of a known format (PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM)')
+    why, summary = err.strip().splitlines()
+    assert (out, why) == ('', f'captcha-read: {Path("data")/"torn.png"}: not an image of a known format (PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM)')
+    assert '60 readings accepted' in summary and '1 could not be opened' in summary and 'read.csv' in summary
     assert len((tmp_path/'read.csv').read_text().splitlines()) == 62
+
+
+def test_an_evaluation_ends_with_what_to_type_next(sh, home):
+    out, _ = sh('captcha-evaluate', 'm.safetensors', 'data', '--length', 2, cwd=home)
+    assert out.startswith('Read 60 images of data with m.safetensors.\n\ncaptchas ')
+    assert 'captcha-read m.safetensors IMAGE... --length 2' in out
+
+
+def test_generating_says_where_captchas_lie_and_what_to_type_next(sh, tmp_path):
+    out, _ = sh('captcha-generate', 'two words', '--n', 2, cwd=tmp_path)
+    assert 'Generated 2 captchas in the style simple.' in out and 'labels.csv' in out and "captcha-train 'two words'" in out
+
+
+def test_reading_ends_with_a_line_on_standard_error(sh, home):
+    out, err = sh('captcha-read', 'm.safetensors', image_files(home/'more')[0], '--min-confidence', 1, cwd=home)
+    assert len(out.splitlines()) == 1 and len(err.splitlines()) == 1
+    assert err.startswith('captcha-read: 0 of 1 readings accepted (confidence of 1.0000 or more); most are unsure: --length')
+    assert 'captcha-evaluate m.safetensors FOLDER' in err
 
 
 def test_evaluation_as_json(sh, home):
@@ -140,7 +160,7 @@ def test_an_exported_model_is_read_with_the_same_command_and_zip_files_too(sh, h
     sh('captcha-export', 'm.safetensors', cwd=home)
     image = image_files(home/'data')[0]
     out, err = sh('captcha-read', 'm.onnx', image, 'two.zip', cwd=home, rc=1)
-    assert err.strip() == 'captcha-read: two.zip/in/b.png: not an image of a known format (PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM)'
+    assert err.splitlines()[0] == 'captcha-read: two.zip/in/b.png: not an image of a known format (PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM)'
     own, zipped = [l.split('\t')[1:] for l in out.splitlines()]
     assert own == zipped == sh('captcha-read', 'm.safetensors', image, cwd=home)[0].strip().split('\t')[1:]
 

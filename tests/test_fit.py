@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from captcha_fastai.core import CaptchaError, ImageError, LabelError
+from captcha_fastai.draw import fit
 from captcha_fastai.draw.fit import (
     RANGES, changed, describe, fit_style, font_choice, random_look, recognise_style, same_colours, search_look,
     show_fit, with_ink)
@@ -109,6 +110,16 @@ def test_as_many_captchas_are_shown_as_asked_for(small, n, rows):
 
 def test_every_style_of_ours_is_compared():
     assert {'simple', 'image_captcha', 'fast_captcha', 'kaptcha', 'composed', 'hackmit'} <= {*styles}
+
+
+def test_the_style_of_all_kinds_is_not_compared(monkeypatch):
+    asked = []
+    def images(name, *args):
+        asked.append(name)
+        raise CaptchaError('no images needed')
+    monkeypatch.setattr(fit, '_style_images', images)
+    assert recognise_style(images_of('kaptcha', 20), CHARS, 5) == ''
+    assert asked == ['simple', 'fast_captcha', 'kaptcha', 'composed', 'hackmit']
 
 
 @pytest.mark.parametrize('name', ['kaptcha', 'simple', 'composed', 'fast_captcha', 'hackmit'])

@@ -184,8 +184,8 @@ def test_a_learner_knows_its_warm_up():
 
 def test_parameters_come_in_two_groups():
     m = make_model(Spec('ab', 2))
-    body, behind = captcha_splitter(m)
-    assert len(body) + len(behind) == len(list(m.parameters())) and len(fused_adamw([body, behind], lr=1).param_lists) == 2
+    body, after = captcha_splitter(m)
+    assert len(body) + len(after) == len(list(m.parameters())) and len(fused_adamw([body, after], lr=1).param_lists) == 2
 
 
 def test_it_learns(trained):

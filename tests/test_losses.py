@@ -37,7 +37,7 @@ def test_uniform_alignment_is_an_alignment(ids, extra):
     T = len(ids) + extra
     read = [o for o in collapse(uniform_alignment(torch.tensor([ids + [0]*3]), T))[0].tolist() if o]
     assert [k for k, _ in groupby(read)] == [k for k, _ in groupby(ids)]
-    if T >= 2*len(ids): assert read == ids, 'room for a blank behind each character'
+    if T >= 2*len(ids): assert read == ids, 'room for a blank after each character'
 
 
 def test_each_character_gets_its_share_of_the_steps():
@@ -85,7 +85,7 @@ def test_a_mixture_is_of_both(align):
     logits, targ = torch.randn(3, 12, 5), torch.tensor([[1, 2, 2], [3, 0, 0], [4, 1, 0]])
     loss = CTCLoss()
     logp = loss.activation(logits)
-    want = align*loss.frames(logp, targ) + (1-align)*loss.ctc(logp, targ)
+    want = align*loss.alignment_loss(logp, targ) + (1-align)*loss.ctc_loss(logp, targ)
     loss.align = align
     assert torch.allclose(loss(logits, targ), want.mean())
 
@@ -93,9 +93,9 @@ def test_a_mixture_is_of_both(align):
 def test_chance_is_seen_as_nothing_and_all_as_one():
     targ, loss = torch.tensor([[1, 3, 2]]), CTCLoss()
     perfect = F.one_hot(uniform_alignment(targ, 12), 5)*20.
-    loss.frames(loss.activation(perfect), targ)
+    loss.alignment_loss(loss.activation(perfect), targ)
     assert loss.seen == 1
-    loss.frames(loss.activation(F.one_hot(torch.ones(1, 12, dtype=torch.long), 5)*20.), targ)     # the same everywhere: one of three characters
+    loss.alignment_loss(loss.activation(F.one_hot(torch.ones(1, 12, dtype=torch.long), 5)*20.), targ)     # the same everywhere: one of three characters
     assert loss.seen < .2
 
 
@@ -133,12 +133,12 @@ def test_the_handover_takes_as_long_as_seeing_did_but_sixty_steps_at_least():
 
 def test_it_hands_over_all_the_same_after_a_third_of_a_fit():
     warmup = watched(0., 70, pct_train=.36)
-    assert warmup.over and not warmup.state['short']
+    assert warmup.over and not warmup.state['too_short']
 
 
 def test_a_fit_too_short_to_tell_does_not_count():
     warmup = watched(0., 70, pct_train=.36, n_iter=70)
-    assert warmup.over and warmup.state['short']
+    assert warmup.over and warmup.state['too_short']
     warmup.before_fit()
     assert warmup.share == 1 and warmup.state == AlignmentWarmup().state
 

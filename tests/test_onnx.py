@@ -23,7 +23,7 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.synth import Synth, digits
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.ship.modelfile import load_reader, save_model
-from captcha_fastai.ship.onnx import check_float, check_images, check_int8, export_onnx
+from captcha_fastai.ship.onnx import check_float, check_int8, export_onnx, sample_images, without_notes
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import archs, make_model, model_reader
 
@@ -32,7 +32,7 @@ sys.path.append(str(root/'benchmarks'))
 from fuzz import mutated
 
 
-def untrained(arch, height=31, width=99, **arch_args):
+def untrained(arch, height=35, width=99, **arch_args):
     spec = Spec(digits, 4, height, width, arch=arch, arch_args=arch_args, decoder=archs[arch].decoder)
     return SimpleNamespace(model=make_model(spec), spec=spec)
 
@@ -42,16 +42,30 @@ def test_every_architecture_answers_as_in_torch_for_any_batch_size(arch, args, t
     learn = untrained(arch, **args)
     assert export_onnx(learn, tmp_path/'m.onnx') == str(tmp_path/'m.onnx')
     assert learn.model.training, 'it is left as it was'
-    reader, captcha = load_reader(tmp_path/'m.onnx'), check_images(learn.spec, 1)[0]
+    reader, captcha = load_reader(tmp_path/'m.onnx'), sample_images(learn.spec, 1)[0]
     assert reader.spec == learn.spec
+    for private in ('File "', str(Path(torch.__file__).parent.parent), str(root)):
+        assert private.encode() not in (tmp_path/'m.onnx').read_bytes(), 'it says nothing of this machine'
     for n in (1, 3): assert np.allclose(reader.logp([captcha]*n), model_reader(learn.model, learn.spec).logp([captcha]*n), atol=1e-4)
+
+
+def test_notes_are_taken_out_of_functions_and_inner_graphs_too():
+    notes = dict(doc_string='File "x.py"')
+    node = onnx.helper.make_node('Relu', ['a'], ['b'], **notes)
+    node.metadata_props.add(key='trace', value='File "y.py"')
+    graph = onnx.helper.make_graph([node], 'inner', [], [], **notes)
+    function = onnx.helper.make_function('own', 'f', ['a'], ['b'], [node], [onnx.helper.make_opsetid('', 18)])
+    outer = onnx.helper.make_graph([onnx.helper.make_node('If', ['c'], ['d'], then_branch=graph, else_branch=graph)], 'outer', [], [])
+    model = onnx.helper.make_model(outer, functions=[function], **notes)
+    without_notes(model)
+    assert b'File "' not in model.SerializeToString()
 
 
 def test_width_is_free_where_columns_are_steps(tmp_path):
     learn = untrained('crnn_tiny')
     export_onnx(learn, tmp_path/'m.onnx')
-    steps = learn.model(torch.zeros(2, 1, 31, 64)).shape[1]
-    assert load_reader(tmp_path/'m.onnx').model(np.zeros((2, 1, 31, 64), np.float32)).shape == (2, steps, 11)
+    steps = learn.model(torch.zeros(2, 1, 35, 64)).shape[1]
+    assert load_reader(tmp_path/'m.onnx').model(np.zeros((2, 1, 35, 64), np.float32)).shape == (2, steps, 11)
 
 
 def test_a_model_with_its_specification_is_exported_too(tmp_path):

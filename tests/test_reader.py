@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captcha_fastai.core import CaptchaError, ImageError, Spec
+from captcha_fastai.core import CaptchaError, ImageError, Spec, accept_none
 from captcha_fastai.read import Reader as front_door, reader as module
 from captcha_fastai.read.constraint import Constraint
 from captcha_fastai.read.ctc import exact
@@ -103,10 +103,10 @@ def test_options_that_make_no_sense_are_refused(reader, im):
     with pytest.raises(CaptchaError, match='constraint and length are given'): reader(im, constraint=c, length=2)
 
 
-@pytest.mark.parametrize('wrong', ['0.9', -1, 3, float('nan')])
+@pytest.mark.parametrize('wrong', ['0.9', -1, 1.01, 1.99, 3, float('nan')])
 def test_a_confidence_that_is_no_share_is_refused(wrong):
     logp = np.log(np.full((1, 3, 4), .25))
-    with pytest.raises(CaptchaError, match='min_confidence is .*: give a share from 0 to 1'): readings(logp, Spec('abc', max_len=2), [''], min_confidence=wrong)
+    with pytest.raises(CaptchaError, match='min_confidence is .*: give a share from 0 to 1, or 2 to accept none'): readings(logp, Spec('abc', max_len=2), [''], min_confidence=wrong)
 
 
 def test_what_is_known_goes_into_the_call(reader, im):
@@ -116,7 +116,7 @@ def test_what_is_known_goes_into_the_call(reader, im):
 
 
 def test_a_reading_is_accepted_from_a_confidence_on(reader, im):
-    assert [reader(im, fold=True, min_confidence=p).accepted for p in (0, .8, .82, .9, 2)] == [True, True, False, False, False]
+    assert [reader(im, fold=True, min_confidence=p).accepted for p in (0, .8, .82, .9, accept_none)] == [True, True, False, False, False]
     strict = Reader(halves, Spec('ab', max_len=2, height=4, width=8, decoder='heads', threshold=.9))
     assert not strict(im).accepted and strict(im, min_confidence=.5).accepted
 

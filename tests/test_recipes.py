@@ -15,6 +15,7 @@ from captcha_fastai.read.images import image_files
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import synthetic
 from captcha_fastai.recipes.labelled import learner_from, train_few_labels, train_labelled, with_peak_lr
+from captcha_fastai.recipes.reading import as_options, evaluated, reading_summary
 from captcha_fastai.recipes.result import Result, advice, command_line, course_of, length_option
 from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for
 from captcha_fastai.recipes.unlabelled import check_length, not_held_out, text_lengths
@@ -47,7 +48,7 @@ def test_a_style_is_one_word(written, source): assert parse_style(written) == so
 
 
 def test_an_unknown_style_is_refused_with_all_there_are():
-    with pytest.raises(CaptchaError, match="style 'gan' is unknown: choose from fit, simple, image_captcha, fast_captcha, kaptcha, composed, hackmit, or give"): parse_style('gan')
+    with pytest.raises(CaptchaError, match="style 'gan' is unknown: choose from fit, simple, image_captcha, fast_captcha, kaptcha, world, composed, hackmit, or give"): parse_style('gan')
 
 
 def test_a_refiner_knows_its_style(tmp_path):
@@ -186,3 +187,19 @@ def test_commands_to_copy_are_quoted(): assert command_line('captcha-read', 'my 
 
 def test_a_length_is_proposed():
     assert [length_option(o) for o in (['ab'], ['ab', 'abc'], [])] == [['--length', '2'], ['--length', '2-3'], []]
+
+
+def test_a_poor_evaluation_says_what_would_help():
+    poor = Report(['ab', 'cd'], [Reading('xb', .9), Reading('cd', .9)])
+    words = str(evaluated(poor, 'm.onnx', 'my images', {}))
+    assert "captcha-finetune MODEL.safetensors 'my images' --label stem" in words and 'captcha-export' not in words, 'an ONNX file is neither tuned nor exported'
+    good = Report(['ab'], [Reading('ab', .9)])
+    assert 'What would help' not in str(evaluated(good, 'm.safetensors', 'my images', {}))
+
+
+def test_options_are_repeated_as_typed():
+    assert as_options(dict(length='4', fold=True, pattern=None, min_confidence=0.)) == ['--length', '4', '--fold', '--min-confidence', 0.]
+
+
+@pytest.mark.parametrize('threshold, words', [(0, 'there is no threshold'), (.9, 'confidence of 0.9000 or more'), (2., 'none should be')])
+def test_a_summary_of_readings_names_the_threshold(threshold, words): assert words in reading_summary([Reading('a', .95)], 'm', threshold)

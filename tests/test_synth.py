@@ -13,7 +13,7 @@ from PIL import Image
 from captcha_fastai.core import CaptchaError
 from captcha_fastai.draw.fonts import package_fonts, sans
 from captcha_fastai.draw.look import Look
-from captcha_fastai.draw.synth import Synth, digits, find_style, rows_of, upper, write_numbers, write_synth
+from captcha_fastai.draw.synth import Synth, digits, resolve_style, rows_of, upper, write_numbers, write_synth
 
 root = Path(__file__).resolve().parent.parent
 
@@ -32,7 +32,7 @@ def test_a_set_can_be_pickled(synth): assert pickle.loads(pickle.dumps(synth))(7
 def test_texts_have_each_length(synth): assert {len(synth.text(i)) for i in range(50)} == {4, 5, 6}
 
 
-@pytest.mark.parametrize('name', ['simple', 'image_captcha', 'fast_captcha', 'kaptcha', 'composed', 'hackmit'])
+@pytest.mark.parametrize('name', ['simple', 'image_captcha', 'fast_captcha', 'kaptcha', 'world', 'composed', 'hackmit'])
 def test_each_style_has_the_size_you_ask_for(name):
     text, im = Synth(digits, style=name, size=(50, 150))(3)
     assert len(text) == 4 and im.size == (150, 50)
@@ -42,7 +42,7 @@ def test_styles_are_there_and_in_their_order():
     code = 'from captcha_fastai.draw.synth import styles; print(*styles)'
     command = [sys.executable, '-W', 'ignore', '-c', code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
-    assert done.stdout.split() == ['simple', 'image_captcha', 'fast_captcha', 'kaptcha', 'composed', 'hackmit']
+    assert done.stdout.split() == ['simple', 'image_captcha', 'fast_captcha', 'kaptcha', 'world', 'composed', 'hackmit']
 
 
 def test_every_second_character_is_oversampled_but_not_before_zero():
@@ -92,7 +92,7 @@ def test_values_that_make_no_captcha_are_refused(kwargs, why):
 
 
 def test_looks_may_be_one_or_several():
-    assert find_style(Look()) == find_style([Look()]) == ('composed', (Look(),))
+    assert resolve_style(Look()) == resolve_style([Look()]) == ('composed', (Look(),))
 
 
 def test_decomposed_accents_are_composed(): assert Synth('ae\u0301').chars == 'aé'

@@ -109,7 +109,7 @@ def _doubt(images, labels, i, j):
     names = f'{image_name(images[i])} and {image_name(images[j])}'
     return f'{names} are the same picture, labelled {labels[i]!r} and {labels[j]!r}'
 
-# %% ../../nbs/data/01_images.ipynb #816e7802
+# %% ../../nbs/data/01_images.ipynb #215a2972
 class CaptchaImage(PILImage):
     "A `PILImage` that opens all that `open_image` does; use `CaptchaImageBW` for grey"
     _mode = 'RGB'
@@ -123,3 +123,4 @@ class CaptchaImageBW(CaptchaImage):
     "The grey `CaptchaImage`"
     _show_args = {'cmap': 'Greys_r'}
     _mode = 'L'
+    _tensor_cls = TensorImageGrey

@@ -128,9 +128,9 @@ def _warn_of_tables(folder:Path):
     tables = [o for o in files if o.lower().endswith(('.csv', '.tsv', '.txt'))]
     if tables: warnings.warn(f"{folder}: {tables[0]!r} is not looked at: give its path if it has the labels")
 
-# %% ../../nbs/data/00_labels.ipynb #ccab1483
+# %% ../../nbs/data/00_labels.ipynb #ab49f713
 def _check_stems(folder:Path, stems:list):
-    "Refuse the names of generated captchas; warn of a text with something behind it"
+    "Refuse the names of generated captchas; warn of a text with something after it"
     if any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o) for o in stems):
         raise LabelError(f"{folder}: generated, but without their labels.csv: captcha-generate writes it")
     odd = [o for o in stems if re.search('[_ (]', o)]
@@ -180,9 +180,9 @@ def alphabet_of(chars:str, fold:bool=False)->str:
     "`chars` normalised; each once if `fold`"
     return ''.join(dict.fromkeys(lowercase(chars))) if fold else nfc(chars)
 
-# %% ../../nbs/data/00_labels.ipynb #84a0c448
+# %% ../../nbs/data/00_labels.ipynb #89dc6a99
 class TensorCaptcha(TensorBase):
-    "Ids of a text, zeros behind"
+    "Ids of a text, then zeros"
 
 class CaptchaText(TitledStr):
     "A text that is written above a picture as it is"

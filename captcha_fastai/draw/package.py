@@ -27,12 +27,12 @@ def captcha_sizes(text:str, width:int, height:int)->tuple: # Pixels
     scale = min(height/60, width*4/(160*max(len(text), 1)))
     return tuple(max(8, int(o*scale)) for o in (42, 50, 56))
 
-# %% ../../nbs/draw/04_package.ipynb #969209db
+# %% ../../nbs/draw/04_package.ipynb #9b477129
 _lock = threading.Lock()
 
 @style
 def image_captcha(text:str, rng:Random, width:int=160, height:int=60, fonts:tuple=package_fonts)->Image.Image:
-    "What `captcha.image.ImageCaptcha` draws, from a seed"
+    "What `captcha.image.ImageCaptcha` generates, from a seed"
     files = [font_file(o) for o in fonts]
     generator = captcha.image.ImageCaptcha(width, height, files, captcha_sizes(text, width, height))
     with _lock:
@@ -184,7 +184,7 @@ def glyphs_of(fonts:tuple, sizes:tuple)->Glyphs:
     "Each font in each size"
     return Glyphs([ImageFont.truetype(f, s) for f in fonts for s in sizes])
 
-# %% ../../nbs/draw/04_package.ipynb #be49d777
+# %% ../../nbs/draw/04_package.ipynb #b5e8d5d9
 def _check_numbers(u, n):
     if len(u) < n or not (0 <= u.min() and u.max() < 1): raise CaptchaError(f"u: {n} numbers in [0, 1) are needed")
 
@@ -197,7 +197,7 @@ def draw_captcha(
     height:int=60,
     u=None # Random numbers to use instead of a seed
 )->Image.Image: # RGB
-    "A captcha as `captcha.image.ImageCaptcha.generate_image` draws them"
+    "A captcha as `captcha.image.ImageCaptcha.generate_image` generates it"
     if not text: raise CaptchaError("a captcha needs at least one character")
     needed = 100 + 43*len(text)
     if u is None: u = compiled(uniforms)(seed, needed)
@@ -206,10 +206,10 @@ def draw_captcha(
     canvas, colour, p = compiled(draw_word)(*glyphs(text), len(glyphs.fonts), u, dot_shape(), width, height)
     return Image.fromarray(compiled(arc_and_blur)(canvas, arc_mask(u[p:], width, height), colour))
 
-# %% ../../nbs/draw/04_package.ipynb #cfe671fd
+# %% ../../nbs/draw/04_package.ipynb #09937561
 @style
 def fast_captcha(text:str, rng:Random, width:int=160, height:int=60, fonts:tuple=package_fonts)->Image.Image:
-    "What the captcha package draws, but faster"
+    "What the captcha package generates, but faster"
     files = tuple(font_file(o) for o in fonts)
     sizes = captcha_sizes(text, width, height)
     return draw_captcha(text, rng.getrandbits(63), files, sizes, width, height)

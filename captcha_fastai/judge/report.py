@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Report', 'plot_reliability', 'evaluate', 'plot_confusions', 'plot_alignment']
 
-# %% ../../nbs/judge/00_report.ipynb #b2ca4602
+# %% ../../nbs/judge/00_report.ipynb #7fcef525
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from fastprogress import progress_bar
 
-from ..core import check_pairs, check_range, warn_unreadable
+from ..core import accept_none, check_pairs, check_range, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import ctc_path
 from ..read.reader import Reader, Reading, one_by_one
@@ -147,12 +147,12 @@ def accepted(self:Report, threshold:float)->Accepted:
         if p >= threshold and p > 0: ok.append(is_right)
     return Accepted(threshold, sum(ok), len(ok), self.n)
 
-# %% ../../nbs/judge/00_report.ipynb #0b590034
+# %% ../../nbs/judge/00_report.ipynb #ef601afd
 @patch
 def accept_threshold(self:Report,
     precision:float=.995 # Share of the accepted readings that should be right
 )->Accepted:
-    "The lowest confidence from which enough readings are right; 2, which none has, if there is none"
+    "The lowest confidence from which enough readings are right; `accept_none` if there is none"
     check_range(.001, 1, precision=precision)
     p = np.array(self.confidences, float)
     order = np.argsort(-p, kind='stable')
@@ -161,7 +161,7 @@ def accept_threshold(self:Report,
     accepted = np.arange(1, self.n+1)
     enough = right >= precision*accepted
     enough[:-1] &= p[:-1] > p[1:]                         # equal confidences are accepted together
-    threshold = float(p[enough][-1]) if enough.any() else 2.
+    threshold = float(p[enough][-1]) if enough.any() else accept_none
     return self.accepted(threshold)
 
 # %% ../../nbs/judge/00_report.ipynb #5946895f

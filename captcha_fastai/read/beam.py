@@ -53,19 +53,19 @@ def _many(cls, n, records:bool):
     "`n` objects in a list, or as many records in an array"
     return np.zeros(n, _record_type(cls)) if records else [cls() for _ in range(n)]
 
-# %% ../../nbs/read/04_beam.ipynb #aa6f5460
+# %% ../../nbs/read/04_beam.ipynb #6a7e9f14
 @kernel
 def child_of(tree, parent, symbol, nodes):
     "The node of a prefix with one more symbol"
     node = tree[parent].child
     while node and tree[node].symbol != symbol: node = tree[node].sibling
     if node: return node
-    new = tree[nodes]
-    new.parent = parent
-    new.symbol = symbol
-    new.size = tree[parent].size+1
-    new.child = 0
-    new.sibling = tree[parent].child
+    longer = tree[nodes]
+    longer.parent = parent
+    longer.symbol = symbol
+    longer.size = tree[parent].size+1
+    longer.child = 0
+    longer.sibling = tree[parent].child
     tree[parent].child = nodes
     return nodes
 
@@ -79,7 +79,7 @@ def spell(tree, node, ids):
         node = tree[node].parent
     return n
 
-# %% ../../nbs/read/04_beam.ipynb #9194cfe8
+# %% ../../nbs/read/04_beam.ipynb #778aa0b4
 @kernel
 def sink(heap, i):
     "Let entry `i` of the heap sink to where it belongs"
@@ -96,41 +96,35 @@ def sink(heap, i):
     heap[i].heap_at = at
 
 @kernel
-def heapify(new):
+def heapify(candidates):
     "Make a heap of all candidates"
-    for entry in new: entry.heap_score = new[entry.heap_at].score
-    for i in range(len(new)//2, -1, -1): sink(new, i)
+    for entry in candidates: entry.heap_score = candidates[entry.heap_at].score
+    for i in range(len(candidates)//2, -1, -1): sink(candidates, i)
 
-# %% ../../nbs/read/04_beam.ipynb #527210de
+# %% ../../nbs/read/04_beam.ipynb #38a07a9a
 @kernel
-def add(new, n, node, symbol, blank, char, score):
+def add(candidates, n, node, symbol, blank, char, score):
     "Add a candidate to the `n` that there are; how many there are now"
-    full = n == len(new)
-    o = new[new[0].heap_at if full else n]
+    full = n == len(candidates)
+    o = candidates[candidates[0].heap_at if full else n]
     o.node = node
     o.symbol = symbol
     o.blank = blank
     o.char = char
     o.score = score
     if full:
-        new[0].heap_score = score
-        sink(new, 0)
-    elif n+1 == len(new): heapify(new)
+        candidates[0].heap_score = score
+        sink(candidates, 0)
+    elif n+1 == len(candidates): heapify(candidates)
     return n if full else n+1
 
 @kernel
-def to_beat(new, n):
+def to_beat(candidates, n):
     "The score that a candidate must exceed"
-    return new[0].heap_score if n == len(new) else 0.
+    return candidates[0].heap_score if n == len(candidates) else 0.
 
-# %% ../../nbs/read/04_beam.ipynb #35cb83bc
+# %% ../../nbs/read/04_beam.ipynb #d0379045
 SAME_ROW, ROW_BEFORE = -2, -1 # Last entries of a guide's row
-@kernel
-def scale_change(guide, size, grown):
-    "What the scale of a prefix of `size` characters changes by, which grew in this step or did not"
-    if not len(guide): return 1.
-    last = len(guide)-1                                    # stands for all greater lengths
-    return guide[min(size, last)][ROW_BEFORE if grown and size <= last else SAME_ROW]
 
 @kernel
 def worth(guide, size, symbol, blank, char):
@@ -139,9 +133,16 @@ def worth(guide, size, symbol, blank, char):
     size = min(size, len(guide)-1)
     return blank*guide[size][0] + char*guide[size][symbol]
 
-# %% ../../nbs/read/04_beam.ipynb #860ca847
 @kernel
-def stay(row, guide, ctc, tree, beam, new):
+def scale_change(guide, size, grown):
+    "What the scale of a prefix of `size` characters changes by, which grew in this step or did not"
+    if not len(guide): return 1.
+    last = len(guide)-1                                    # stands for all greater lengths
+    return guide[min(size, last)][ROW_BEFORE if grown and size <= last else SAME_ROW]
+
+# %% ../../nbs/read/04_beam.ipynb #008e5d0d
+@kernel
+def stay(row, guide, ctc, tree, beam, candidates):
     "Each prefix as it is; how many candidates there are then"
     n = 0
     for prefix in beam: prefix.child = -1
@@ -160,7 +161,7 @@ def stay(row, guide, ctc, tree, beam, new):
             prefix.sibling = parent.child
             parent.child = j
         score = worth(guide, node.size, node.symbol, blank, char)
-        if score > 0: n = add(new, n, prefix.node, 0, blank, char, score)
+        if score > 0: n = add(candidates, n, prefix.node, 0, blank, char, score)
     return n
 
 # %% ../../nbs/read/04_beam.ipynb #64c63a92
@@ -198,11 +199,11 @@ def is_counted(tree, beam, prefix, symbol):
     while j >= 0 and tree[beam[j].node].symbol != symbol: j = beam[j].sibling
     return j >= 0
 
-# %% ../../nbs/read/04_beam.ipynb #22bc13b4
+# %% ../../nbs/read/04_beam.ipynb #dee4931e
 @kernel
-def grow(row, guide, ctc, tree, beam, new, n, symbols):
-    "Each prefix with one of `symbols` behind it; how many candidates there are then"
-    worst = to_beat(new, n)
+def grow(row, guide, ctc, tree, beam, candidates, n, symbols):
+    "Each prefix with one of `symbols` after it; how many candidates there are then"
+    worst = to_beat(candidates, n)
     for prefix in beam:
         size = tree[prefix.node].size+1
         last = tree[prefix.node].symbol if ctc else 0
@@ -213,11 +214,11 @@ def grow(row, guide, ctc, tree, beam, new, n, symbols):
             char = row[c]*(prefix.blank if c == last else both)*change
             score = worth(guide, size, c, 0., char)
             if score <= worst or is_counted(tree, beam, prefix, c): continue
-            n = add(new, n, prefix.node, c, 0., char, score)
-            worst = to_beat(new, n)
+            n = add(candidates, n, prefix.node, c, 0., char, score)
+            worst = to_beat(candidates, n)
     return n
 
-# %% ../../nbs/read/04_beam.ipynb #e0f75206
+# %% ../../nbs/read/04_beam.ipynb #cd81e291
 @kernel
 def largest(prefixes, n):
     "The largest probability of the first `n` prefixes"
@@ -226,21 +227,21 @@ def largest(prefixes, n):
     return most
 
 @kernel
-def settle(tree, beam, new, n, nodes):
+def settle(tree, beam, candidates, n, nodes):
     "Make the candidates the beam; how many nodes the tree has then"
-    most = largest(new, n)
+    most = largest(candidates, n)
     for i in range(n):
-        node = new[i].node
-        if new[i].symbol:
-            node = child_of(tree, node, new[i].symbol, nodes)
+        node = candidates[i].node
+        if candidates[i].symbol:
+            node = child_of(tree, node, candidates[i].symbol, nodes)
             nodes = max(nodes, node+1)
         tree[node].place = i
         beam[i].node = node
-        beam[i].blank = new[i].blank/most
-        beam[i].char = new[i].char/most
+        beam[i].blank = candidates[i].blank/most
+        beam[i].char = candidates[i].char/most
     return nodes
 
-# %% ../../nbs/read/04_beam.ipynb #f7f1ad78
+# %% ../../nbs/read/04_beam.ipynb #025bf3f2
 @kernel
 def start(tree, beam):
     "A beam of the empty prefix alone"
@@ -249,22 +250,22 @@ def start(tree, beam):
     beam[0].char = 0.
 
 @kernel
-def read_best(tree, beam, new, n, ids, lens):
+def read_best(tree, beam, candidates, n, ids, lens):
     "Write the texts of the best candidates, the best first"
     for r in range(min(len(lens), n)):
         best = 0
         for i in range(n):
-            if new[i].score > new[best].score: best = i
+            if candidates[i].score > candidates[best].score: best = i
         lens[r] = spell(tree, beam[best].node, ids[r])
-        new[best].score = -1.
+        candidates[best].score = -1.
 
-# %% ../../nbs/read/04_beam.ipynb #7dcfac74
+# %% ../../nbs/read/04_beam.ipynb #39a76d2d
 @kernel
-def beams(probs, guide, ctc, tree, beam, new, symbols, keep):
+def beams(probs, guide, ctc, tree, beam, candidates, symbols, keep):
     "Prefix beam search; ids `(B, keep, T)` and lengths `(B, keep)`"
     B, T = len(probs), len(probs[0])
     ids, lens = np.zeros((B, keep, T), np.int64), np.full((B, keep), -1, np.int64)
-    for i in range(len(new)): new[i].heap_at = i
+    for i in range(len(candidates)): candidates[i].heap_at = i
     for b in range(B):
         start(tree, beam)
         n = nodes = 1
@@ -272,12 +273,12 @@ def beams(probs, guide, ctc, tree, beam, new, symbols, keep):
             row = probs[b][t]
             allowed = guide[b][t]
             before = beam[:n]
-            n = stay(row, allowed, ctc, tree, before, new)
+            n = stay(row, allowed, ctc, tree, before, candidates)
             if len(allowed): k = possible(row, symbols)
-            else: k = promising(row, largest(before, len(before)), to_beat(new, n), symbols)
-            n = grow(row, allowed, ctc, tree, before, new, n, symbols[:k])
-            nodes = settle(tree, beam, new, n, nodes)
-        read_best(tree, beam, new, n, ids[b], lens[b])
+            else: k = promising(row, largest(before, len(before)), to_beat(candidates, n), symbols)
+            n = grow(row, allowed, ctc, tree, before, candidates, n, symbols[:k])
+            nodes = settle(tree, beam, candidates, n, nodes)
+        read_best(tree, beam, candidates, n, ids[b], lens[b])
     return ids, lens
 
 # %% ../../nbs/read/04_beam.ipynb #e0d49ae3

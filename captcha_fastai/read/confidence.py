@@ -63,9 +63,9 @@ def _after(blank, char, free, ctc): # Two arrays `(T+1, B, L+1)`: the rest of th
         if ctc: c[:, 1:] += go                             # it is said again
     return of_blank, of_char
 
-# %% ../../nbs/read/07_confidence.ipynb #36771d02
+# %% ../../nbs/read/07_confidence.ipynb #dfe130bd
 def _neighbours(ids, V, ctc): # Two arrays `(B, L, V)`
-    "May a symbol follow the character before its place directly, and be followed by that behind it? 1 or 0"
+    "May a symbol follow the character before its place directly, and be followed by the one after it? 1 or 0"
     come, leave = np.ones((2, *ids.shape, V))
     own = ids[..., None]
     if ctc:
@@ -73,13 +73,13 @@ def _neighbours(ids, V, ctc): # Two arrays `(B, L, V)`
         np.put_along_axis(leave[:, :-1], own[:, 1:], 0, 2)
     return come, leave
 
-# %% ../../nbs/read/07_confidence.ipynb #3a6ad314
+# %% ../../nbs/read/07_confidence.ipynb #1b6f141a
 def _ways_out(own, ctc): # Two arrays `(T, B, L)`
     "Sums over all paths that leave each place: by a blank, or by the next character"
     blank, char, _ = own
     of_blank, of_char = _after(*own, ctc)
-    blank_sums = of_blank[2:, :, 1:]                       # a step later, behind this character
-    char_sums = of_char[2:, :, 2:]                         # ... behind the next one
+    blank_sums = of_blank[2:, :, 1:]                       # a step later, after this character
+    char_sums = of_char[2:, :, 2:]                         # ... after the next one
     end = np.zeros(char.shape)
     go = np.zeros(char.shape)
     end[:-1] = blank[1:]*blank_sums

@@ -56,21 +56,21 @@ def check_ids(logp, texts):
         unknown = [k for k in text if not 0 < k < V]
         if unknown: raise ModelError(f"text {list(text)}: {unknown[0]} is no id; ids are from 1 to {V-1}")
 
-# %% ../../nbs/read/03_ctc.ipynb #d7ad59fa
+# %% ../../nbs/read/03_ctc.ipynb #2281557f
 def best_paths(logp, ctc): # (ids `(B, T)`, lengths `(B,)`, lists of ids)
     "The texts of the best paths, as a padded array and as lists"
     path = logp.argmax(-1)
     written = path != 0
     if ctc: written[:, 1:] &= path[:, 1:] != path[:, :-1]
-    said = path[written]
+    symbols = path[written]
     lens = written.sum(1)
     ids = np.zeros_like(path)
     places = np.arange(path.shape[1])
-    ids[places < lens[:, None]] = said
+    ids[places < lens[:, None]] = symbols
     ends = lens.cumsum().tolist()
     starts = [0, *ends]
-    said = said.tolist()
-    return ids, lens, [said[i:j] for i,j in zip(starts, ends)]
+    symbols = symbols.tolist()
+    return ids, lens, [symbols[i:j] for i,j in zip(starts, ends)]
 
 # %% ../../nbs/read/03_ctc.ipynb #5b0702a1
 def best_path(
@@ -122,12 +122,12 @@ def own_probs(
         for j in range(n): probs[t, j+1] = math.exp(lp[t, ids[j]]-top)
     return log
 
-# %% ../../nbs/read/03_ctc.ipynb #31b28872
+# %% ../../nbs/read/03_ctc.ipynb #b86cd111
 @kernel
 def forwards(
     logp, # Log-probabilities `(B, T, V)`
     item, # Which item each text belongs to `(N,)`
-    ids, # Texts `(N, L)`, anything behind their length
+    ids, # Texts `(N, L)`, anything after their end
     lens, # Length of each text `(N,)`
     ctc # Do repeats count once?
 ): # Sum over all paths of each text relative to a factor `(N,)`, log of that factor `(N,)`
@@ -200,7 +200,10 @@ def _forward_log(lp, ids, ctc):
         total = total + row[symbol]
     return np.logaddexp.reduce(total[-2:])
 
-# %% ../../nbs/read/03_ctc.ipynb #8d3c624c
+# %% ../../nbs/read/03_ctc.ipynb #72e6584b
+_may_be_lost = -650 # Log of a path's probability below which sums without logarithms may miss it
+_most_paths = 300 # Log of how many paths we reckon with
+
 def log0(x):
     "The logarithm, `-inf` for 0"
     with np.errstate(divide='ignore'): return np.log(x)
@@ -218,17 +221,17 @@ def exact(
     total, log = run(logp, item, ids, lens, ctc)
     out = log0(total) + log
     T = logp.shape[1]
-    safe = total > math.exp(min(1.1*T, 300)-650)
+    n_paths = min(1.1*T, _most_paths)                      # a logarithm, as the others
+    safe = total > math.exp(n_paths + _may_be_lost)
     possible = (log > -np.inf) & (lens <= T)
     for i in np.flatnonzero(possible & ~safe):
-        text = ids[i, :lens[i]]
         lp = logp[item[i]].astype(np.float64)
-        out[i] = _forward_log(lp, text, ctc)
+        out[i] = _forward_log(lp, ids[i, :lens[i]], ctc)
     return out
 
-# %% ../../nbs/read/03_ctc.ipynb #13ebdf30
+# %% ../../nbs/read/03_ctc.ipynb #97111d55
 def padded(texts): # (ids `(N, L)`, lengths `(N,)`)
-    "Texts as one array, with zeros behind their ends"
+    "Texts as one array, with zeros after their ends"
     lens = np.array([len(text) for text in texts], int)
     ids = np.zeros((len(texts), lens.max(initial=0)), int)
     for row,text in zip(ids, texts): row[:len(text)] = text
@@ -267,7 +270,7 @@ def _follow_back(ways, state):
         path.append(state)
     return np.array(path[::-1])
 
-# %% ../../nbs/read/03_ctc.ipynb #82d0357e
+# %% ../../nbs/read/03_ctc.ipynb #04e82c91
 def ctc_path(
     logp, # Log-probabilities `(T, V)`
     ids # The text
@@ -277,7 +280,7 @@ def ctc_path(
     check_ids(logp[None], [ids])
     best, ways = _best_ways(logp, *_states(ids))
     last = len(best)-1
-    if last and best[last-1] > best[last]: last -= 1       # it ends in the last character, not in the blank behind it
+    if last and best[last-1] > best[last]: last -= 1       # it ends in the last character, not in the blank after it
     if best[last] == -np.inf: raise ModelError(f"text {list(ids)} has no alignment with {len(logp)} steps")
     path = _follow_back(ways, last)
     return np.where(path % 2, path//2, -1)

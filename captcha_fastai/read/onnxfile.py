@@ -144,12 +144,12 @@ def _check_attribute(b):
         large = number == _INTS and any(64 < o < 2**63 for o in _numbers(value))
         _refuse(large, 'a kernel or padding that is too large')
 
-# %% ../../nbs/read/08_onnxfile.ipynb #2f1f73c0
+# %% ../../nbs/read/08_onnxfile.ipynb #fd5d5c07
 _OPERATION = 4
 _ATTRIBUTE = 5
-onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinear DynamicQuantizeLSTM Flatten GRU
-    Gemm LSTM LogSoftmax MatMul MaxPool PRelu QuantizeLinear ReduceMax ReduceMean Relu Reshape Transpose Unsqueeze
-    '''.split())
+onnx_ops = set('''Add AveragePool BatchNormalization Concat Conv DequantizeLinear Div DynamicQuantizeLSTM Flatten GRU
+    Gemm LSTM LogSoftmax MatMul MaxPool Mul PRelu QuantizeLinear ReduceMax ReduceMean Relu Reshape Sqrt Sub Transpose
+    Unsqueeze'''.split())
 
 def _check_node(b):
     "Refuse an operation that no model of ours needs"

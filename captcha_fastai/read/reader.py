@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reading', 'Reader']
 
-# %% ../../nbs/read/09_reader.ipynb #f4c9a490
+# %% ../../nbs/read/09_reader.ipynb #1bbb4c48
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from ..core import CaptchaError, ImageError, Spec, check_range
+from ..core import CaptchaError, ImageError, Spec, accept_none, check_range
 from .images import image_name, scale, to_array
 from .constraint import Constraint
 from .ctc import check_logp, many_items
@@ -51,13 +51,14 @@ def soften(logp, temperature:float):
     x = logp.astype(np.float64)/temperature
     return x - np.logaddexp.reduce(x, -1, keepdims=True)
 
-# %% ../../nbs/read/09_reader.ipynb #ae742c48
+# %% ../../nbs/read/09_reader.ipynb #fe2bed63
 def _threshold(spec, min_confidence):
     "The confidence from which readings are accepted"
     if min_confidence is None: return spec.threshold
     is_number = isinstance(min_confidence, (int, float, np.number))
-    if is_number and 0 <= min_confidence <= 2: return min_confidence
-    raise CaptchaError(f"min_confidence is {min_confidence!r}: give a share from 0 to 1")
+    if is_number and (0 <= min_confidence <= 1 or min_confidence == accept_none): return min_confidence
+    right = f'a share from 0 to 1, or {accept_none:g} to accept none'
+    raise CaptchaError(f"min_confidence is {min_confidence!r}: give {right}")
 
 # %% ../../nbs/read/09_reader.ipynb #f29ca3f9
 def _first(f): return f()[0]

@@ -37,7 +37,7 @@ def _best(texts, lps, whole, nbest):
 # %% ../../nbs/read/06_search.ipynb #b1d19102
 _Options = namedtuple('_Options', 'ctc beam nbest constraint fast')
 
-# %% ../../nbs/read/06_search.ipynb #e53306b8
+# %% ../../nbs/read/06_search.ipynb #96577f77
 _half = math.log(.5)
 
 def _proven(lp, ctc):
@@ -49,7 +49,7 @@ def _proven(lp, ctc):
         if k and not repeated: ids.append(k)
         before = k
     total, log = forward(lp, ids, ctc)
-    if total <= 1e-200: return None
+    if total <= 1e-200: return None                        # too small to be exact
     logp = min(math.log(total) + log, 0.)
     if logp <= _half: return None
     return Hypothesis(ids, logp, math.exp(logp))

@@ -128,8 +128,8 @@ def quantized(
         quantize_dynamic(f'{d}/static.onnx', f'{d}/int8.onnx', op_types_to_quantize=_DYNAMIC, **int8)
         return onnx.load(f'{d}/int8.onnx')
 
-# %% ../../nbs/ship/01_onnx.ipynb #5c68ef4e
-def check_images(spec:Spec, n:int=64)->list:
+# %% ../../nbs/ship/01_onnx.ipynb #fc928556
+def sample_images(spec:Spec, n:int=64)->list:
     "Generated images of the size and alphabet of `spec`"
     rng = Random(0)
     images = []
@@ -160,8 +160,8 @@ def check_float(have, want, spec:Spec):
     if any(differ):
         raise ModelError(f"{sum(differ)} of {len(have)} images are read otherwise than by torch")
 
-# %% ../../nbs/ship/01_onnx.ipynb #9a191411
-def _right_before_and_after(have, want, spec, labels): # [(right in 8 bits, right in float)]
+# %% ../../nbs/ship/01_onnx.ipynb #ecef8b72
+def _right_after_and_before(have, want, spec, labels): # [(right in 8 bits, right in float)]
     if labels is None:
         return [(a == b, True) for (a,_),(b,p) in zip(have, want) if p > .5]
     pairs = []
@@ -170,10 +170,10 @@ def _right_before_and_after(have, want, spec, labels): # [(right in 8 bits, righ
         pairs.append((spec.vocab.decode(a) == truth, spec.vocab.decode(b) == truth))
     return pairs
 
-# %% ../../nbs/ship/01_onnx.ipynb #d38bed07
+# %% ../../nbs/ship/01_onnx.ipynb #2c6f2383
 def check_int8(have, want, spec:Spec, labels, max_drop:float):
     "Refuse an 8-bit model that reads too much worse"
-    pairs = _right_before_and_after(_texts(have, spec), _texts(want, spec), spec, labels)
+    pairs = _right_after_and_before(_texts(have, spec), _texts(want, spec), spec, labels)
     n = len(pairs)
     after = sum(a for a,_ in pairs)
     before = sum(b for _,b in pairs)
@@ -182,7 +182,7 @@ def check_int8(have, want, spec:Spec, labels, max_drop:float):
     drop = (before-after)/n
     if drop > max_drop: raise ModelError(f"in 8 bits accuracy falls by {drop:.1%} on {n} images, not {max_drop:.1%}")
 
-# %% ../../nbs/ship/01_onnx.ipynb #5a408c87
+# %% ../../nbs/ship/01_onnx.ipynb #2f12afd7
 def _model_and_spec(learn, spec):
     model = getattr(learn, 'model', learn)
     spec = spec or getattr(learn, 'spec', None)
@@ -193,7 +193,7 @@ def _check_data(images, labels, spec): # (images as a model takes them, labels o
     if labels is not None:
         labels = list(labels)
         check_pairs([] if images is None else images, labels)
-    return _opened(check_images(spec) if images is None else images, labels, spec)
+    return _opened(sample_images(spec) if images is None else images, labels, spec)
 
 # %% ../../nbs/ship/01_onnx.ipynb #3743a30c
 def _batches(f, x): return np.concatenate([f(x[i:i+64]) for i in range(0, len(x), 64)])
@@ -206,9 +206,20 @@ def _graph_and_answers(model, spec, x): # (onnx.ModelProto, what torch says of t
         return graph, _batches(model_reader(model, spec).model, x)
     finally: model.to(device).train(training)
 
-# %% ../../nbs/ship/01_onnx.ipynb #329a2a88
+# %% ../../nbs/ship/01_onnx.ipynb #201821ec
+def without_notes(graph):
+    "Take notes for people (such as stack traces with paths) out of an ONNX model, at every depth"
+    for name in ('doc_string', 'metadata_props'):
+        if name in graph.DESCRIPTOR.fields_by_name: graph.ClearField(name)
+    for field,value in graph.ListFields():
+        if field.message_type is None: continue
+        parts = [value] if hasattr(value, 'ListFields') else value
+        for o in parts: without_notes(o)
+
+# %% ../../nbs/ship/01_onnx.ipynb #f9350ba7
 def _sealed(graph, spec)->bytes:
     import onnx
+    without_notes(graph)
     onnx.helper.set_model_props(graph, file_meta(spec))
     return seal(graph.SerializeToString())
 
@@ -217,11 +228,11 @@ def _check_packages():
     try: import onnx, onnxruntime, onnxscript
     except ImportError as e: raise ImportError(f"{e}: pip install onnx onnxruntime onnxscript") from None
 
-# %% ../../nbs/ship/01_onnx.ipynb #d046a47f
+# %% ../../nbs/ship/01_onnx.ipynb #95134cb1
 def export_onnx(
     learn, # A `Learner` from `captcha_learner`, or a model from `make_model` or `load_model`
     path, # Usually `*.onnx`
-    int8:bool=False, # In 8 bits: about a quarter of the size, up to twice as fast
+    int8:bool=False, # In 8 bits: about a third of the size, up to twice as fast
     images=None, # To calibrate and check with, 20 to a few hundred; generated if not given
     labels=None, # Their texts, if known
     max_drop:float=.01, # How much accuracy 8 bits may cost, as a share

@@ -67,9 +67,9 @@ def steps_needed(
     doubled = sum(a == b for a,b in zip(text, text[1:]))
     return len(text) + doubled
 
-# %% ../../nbs/train/02_losses.ipynb #333b641a
+# %% ../../nbs/train/02_losses.ipynb #9500c922
 def uniform_alignment(
-    targ, # `(B, L)` ids, zeros behind
+    targ, # `(B, L)` ids, then zeros
     T:int, # Number of steps
     gap:float=.34 # Share of each character's steps that are blank; at least one step if it has two
 ): # `(B, T)` ids
@@ -84,7 +84,7 @@ def uniform_alignment(
     blank = (in_gap | is_last) & ~is_first
     return targ.gather(-1, char)*~blank
 
-# %% ../../nbs/train/02_losses.ipynb #7867291f
+# %% ../../nbs/train/02_losses.ipynb #b8cd32c5
 class CTCLoss(_TextLoss):
     "CTC of `(B, T, V)` logits against `(B, L)` ids, per character"
     align = 0. # Share of the cross entropy against the uniform alignment
@@ -92,17 +92,17 @@ class CTCLoss(_TextLoss):
 
     def per_item(self, logits, targ):
         logp = self.activation(logits)
-        if self.align == 1: return self.frames(logp, targ)
-        ctc = self.ctc(logp, targ)
+        if self.align == 1: return self.alignment_loss(logp, targ)
+        ctc = self.ctc_loss(logp, targ)
         if self.align == 0: return ctc
-        return self.align*self.frames(logp, targ) + (1-self.align)*ctc
+        return self.align*self.alignment_loss(logp, targ) + (1-self.align)*ctc
 
     def decodes(self, x): # `(B, T, V)` logits or log-probabilities -> `(B, T)` ids
         return collapse(x.argmax(-1))
 
-# %% ../../nbs/train/02_losses.ipynb #b78923a7
+# %% ../../nbs/train/02_losses.ipynb #7beafe00
 @patch
-def ctc(self:CTCLoss, logp, targ):
+def ctc_loss(self:CTCLoss, logp, targ):
     "Minus log-probability of each text, per character"
     n = (targ != 0).sum(-1)
     device = 'cpu' if logp.device.type == 'mps' else logp.device                 # Apple's GPUs have no CTC
@@ -111,9 +111,9 @@ def ctc(self:CTCLoss, logp, targ):
     loss = F.ctc_loss(x, targ.long().to(device), steps, n.to(device), reduction='none', zero_infinity=True)
     return loss.to(logp.device)/n.clamp(min=1)
 
-# %% ../../nbs/train/02_losses.ipynb #4f2bf5f0
+# %% ../../nbs/train/02_losses.ipynb #70d28ae8
 @patch
-def frames(self:CTCLoss, logp, targ):
+def alignment_loss(self:CTCLoss, logp, targ):
     "Cross entropy against the uniform alignment, one value per item"
     path = uniform_alignment(targ, logp.shape[1]).long()
     found = logp[..., 1:].argmax(-1) + 1                                         # blanks aside
@@ -122,7 +122,7 @@ def frames(self:CTCLoss, logp, targ):
     self.seen = ((hits - chance)/(1 - chance)).detach()
     return F.nll_loss(logp.transpose(1, 2), path, reduction='none').mean(-1)
 
-# %% ../../nbs/train/02_losses.ipynb #d61388dc
+# %% ../../nbs/train/02_losses.ipynb #ba421a77
 class AlignmentWarmup(Resumable, Callback):
     "Train against the uniform alignment until characters are seen, then hand over to CTC"
     start = dict(
@@ -130,7 +130,7 @@ class AlignmentWarmup(Resumable, Callback):
         seen=0., # `CTCLoss.seen`, smoothed
         since=None, # Step at which the handover began
         over=False, # Has CTC taken over?
-        short=False) # Did a fit hand over that was too short to tell?
+        too_short=False) # Did a fit hand over that was too short to tell?
 
     def __init__(self,
         goal:float=.1, # How well characters must be seen: 0 is chance, 1 is all of them
@@ -159,27 +159,27 @@ def share(self:AlignmentWarmup):
     passed = self.state['step'] - since
     return max(0., 1 - passed/max(since, self.least))
 
-# %% ../../nbs/train/02_losses.ipynb #21d558d3
+# %% ../../nbs/train/02_losses.ipynb #12bd9e37
 @patch
 def look(self:AlignmentWarmup):
     "Are characters seen? Is it time to hand over?"
-    s = self.state
-    s['step'] += 1
-    if self.ctc.align: s['seen'] += .1*(self.ctc.seen.item() - s['seen'])
-    waits = s['since'] is None
-    if s['seen'] > self.goal:
-        if waits: s['since'] = s['step']
-        s['short'] = False
+    state = self.state
+    state['step'] += 1
+    if self.ctc.align: state['seen'] += .1*(self.ctc.seen.item() - state['seen'])
+    waits = state['since'] is None
+    if state['seen'] > self.goal:
+        if waits: state['since'] = state['step']
+        state['too_short'] = False
     elif waits and self.pct_train > self.longest:
-        s['since'] = s['step']
-        s['short'] = self.n_epoch*self.n_iter < 5*self.least
-    s['over'] = self.share == 0
+        state['since'] = state['step']
+        state['too_short'] = self.n_epoch*self.n_iter < 5*self.least
+    state['over'] = self.share == 0
 
-# %% ../../nbs/train/02_losses.ipynb #5e9fd31e
+# %% ../../nbs/train/02_losses.ipynb #ade763ae
 @patch
 def before_fit(self:AlignmentWarmup):
     "Begin again after a fit that was too short to tell"
-    if self.state['short']: self.state.update(self.start)
+    if self.state['too_short']: self.state.update(self.start)
 
 @patch
 def before_batch(self:AlignmentWarmup):

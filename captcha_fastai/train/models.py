@@ -13,15 +13,17 @@ from torch import nn
 from ..core import CaptchaError, ModelError, Spec
 from ..read.reader import Reader
 
-# %% ../../nbs/train/00_models.ipynb #e3442e30
+# %% ../../nbs/train/00_models.ipynb #68b32a35
 archs = {}
 
 def arch(
-    decoder:str # How its output becomes text: `ctc` or `heads`
+    decoder:str, # How its output becomes text: `ctc` or `heads`
+    any_size:bool=False # Do the same weights read images of any size?
 ):
     "Enter a module class in `archs` under its name"
     def _register(cls):
         cls.decoder = decoder
+        cls.any_size = any_size
         archs[cls.__name__] = cls
         return cls
     return _register

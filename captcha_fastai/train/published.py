@@ -69,7 +69,7 @@ class crnn(nn.Module):
         x = self.neck(columns(self.body(x)))
         return self.head(self.rnn(x))
 
-# %% ../../nbs/train/01_published.ipynb #89c2f1eb
+# %% ../../nbs/train/01_published.ipynb #ef7c56ac
 def _vgg_conv(n_in, n_out, norm):
     "3x3 convolution, batch norm if `norm`, ReLU"
     conv = nn.Conv2d(n_in, n_out, 3, padding=1, bias=not norm)
@@ -79,7 +79,7 @@ def _vgg_conv(n_in, n_out, norm):
 def vgg_body(
     channels:int, # Of the image
     widths, # Channels of each block
-    pools, # Size of the max pool behind each block
+    pools, # Size of the max pool after each block
     norm:bool # Normalise batches
 ):
     "Blocks of two 3x3 convolutions and a max pool"

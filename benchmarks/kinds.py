@@ -1,0 +1,157 @@
+"""Recipes on real sets of many kinds: no label, 20, 50, 100 and all of them; the same commands for every set.
+
+    python benchmarks/kinds.py --data ../shared/data                           # goes on where it was interrupted
+    python benchmarks/kinds.py --data ../shared/data --arch crnn_small         # from scratch
+    python benchmarks/kinds.py --data ../shared/data --labels ddddocr          # ddddocr 1.6.1, untrained
+    python benchmarks/kinds.py --table                                         # pool the rows, draw the plot
+
+Three random subsets of each size; the rest, at most 400 images, is read. With few images half of them train at most."""
+import contextlib
+import csv
+import io
+import json
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from common import machine
+from fastcore.script import call_parse
+
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.train.metrics import wilson
+from captcha_fastai.recipes.base import untrained_reader
+from captcha_fastai.recipes.labelled import train_labelled
+from captcha_fastai.ship.modelfile import load_reader
+from captcha_fastai.train.schedule import Recipe
+
+results = Path(__file__).resolve().parent/'results'
+table = results/'kinds.csv'
+names = ['set', 'labels', 'subset', 'method', 'right', 'of', 'seconds', 'machine']
+
+
+def development_sets(data):
+    "{name: (images, labels)}"
+    found = {'captcha_images_v2': labelled(data/'captcha_images_v2')}
+    for folder in sorted((data/'sets').iterdir()):
+        if (folder/'labels.csv').exists(): found[folder.name] = labelled(folder)
+    with zipfile.ZipFile(data/'hackmit/unlabelled.zip') as z:
+        entries = {Path(o).name: o for o in z.namelist()}
+        labels = json.loads((data/'hackmit/dev_labels.json').read_text())
+        images = []
+        for name in labels:
+            file = io.BytesIO(z.read(entries[Path(name).name]))
+            file.name = name
+            images.append(file)
+    return found | {'hackmit': (images, list(labels.values()))}
+
+
+def split(n, n_labels, subset):
+    "Numbers of the images to train on, and of those to read"
+    order = np.random.default_rng(subset).permutation(n)
+    n_train = min(n_labels, n//2)
+    return order[:n_train], order[n_train:][:400]
+
+
+def known(labels):
+    "What is told of texts that have no label: how long they are, and of which characters"
+    lengths = [len(o) for o in labels]
+    return dict(length=(min(lengths), max(lengths)), alphabet=''.join(sorted(set(''.join(labels)))))
+
+
+def trained(images, labels, arch, folder):
+    "A reader by `train_labelled`, as `captcha-train` would make it"
+    rows = []
+    for i, (image, label) in enumerate(zip(images, labels)):
+        file = folder/f'{i}{Path(str(getattr(image, "name", image))).suffix}'
+        file.write_bytes(image.getvalue() if isinstance(image, io.BytesIO) else Path(image).read_bytes())
+        rows.append((file.name, label))
+    with open(folder/'labels.csv', 'w', newline='', encoding='utf-8') as f: csv.writer(f).writerows([('name', 'label'), *rows])
+    train_labelled(folder, folder/'out'/'model.safetensors', recipe=replace(Recipe(), arch=arch))
+    return load_reader(folder/'out'/'model.safetensors')
+
+
+def peer(images, labels):
+    "How many ddddocr reads: the better of its two models, characters as told, case ignored"
+    import ddddocr
+    best = 0
+    for beta in (False, True):
+        ocr = ddddocr.DdddOcr(show_ad=False, beta=beta)
+        ocr.set_ranges(known(labels)['alphabet'])
+        right = 0
+        for image, label in zip(images, labels):
+            data = image.getvalue() if isinstance(image, io.BytesIO) else Path(image).read_bytes()
+            probabilities = ocr.classification(data, probability=True)
+            ids = np.argmax(np.array(probabilities['probability']), 1)
+            text = ''.join(probabilities['charsets'][i] for i in ids)
+            right += text.lower() == label.lower()
+        best = max(best, right)
+    return best
+
+
+def measured(images, labels, n_labels, subset, arch):
+    "(right, of, seconds)"
+    train, test = split(len(images), n_labels, subset)
+    some, truth = [images[i] for i in test], [labels[i] for i in test]
+    begin = time.time()
+    with tempfile.TemporaryDirectory() as d, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if n_labels: reader = trained([images[i] for i in train], [labels[i] for i in train], arch, Path(d))
+        else: reader = untrained_reader(some, **known(labels))
+    seconds = time.time() - begin
+    rules = {} if n_labels else known(labels)
+    readings = reader.read_many(some, **rules)
+    return sum(o.text == t for o, t in zip(readings, truth)), len(truth), seconds
+
+
+def show(rows):
+    "Mean over the sets and each set, by method and number of labels"
+    pooled = defaultdict(lambda: [0, 0])
+    for r in rows:
+        cell = pooled[r['method'], int(r['labels']), r['set']]
+        cell[0] += int(r['right'])
+        cell[1] += int(r['of'])
+    columns = sorted({k[:2] for k in pooled})
+    sets = sorted({k[2] for k in pooled})
+    print('| set |', ' | '.join(f'{m}, {n} labels' for m, n in columns), '|\n|---' + '|---'*len(columns) + '|')
+    for s in sets:
+        cells = [pooled.get((*c, s)) for c in columns]
+        texts = ['' if c is None else f'{c[0]/c[1]:.1%} ({wilson(*c)[0]:.0%} to {wilson(*c)[1]:.0%})' for c in cells]
+        print(f'| {s} |', ' | '.join(texts), '|')
+    means = [np.mean([c[0]/c[1] for (m, n, _), c in pooled.items() if (m, n) == column]) for column in columns]
+    worst = [min(c[0]/c[1] for (m, n, _), c in pooled.items() if (m, n) == column) for column in columns]
+    print('| **mean** |', ' | '.join(f'{o:.1%}' for o in means), '|\n| **worst** |', ' | '.join(f'{o:.1%}' for o in worst), '|')
+
+
+@call_parse
+def main(data: str = '../shared/data',  # Folder of the development sets
+         labels: str = '0 20 50 100 100000',  # Numbers of labels; the last are all, up to half of a set of fewer than 200
+         subsets: int = 3,  # Random subsets of each size
+         sets: str = '',  # Only these
+         arch: str = Recipe.arch,
+         table_only: bool = False):  # Show what was measured
+    rows = list(csv.DictReader(table.open())) if table.exists() else []
+    if table_only: return show(rows)
+    done = {(r['set'], r['labels'], r['subset'], r['method']) for r in rows}
+    method = 'from the base' if arch == 'crnn_base' else f'{arch} from scratch'
+    for n_labels in labels.split():
+        for name, (images, texts) in development_sets(Path(data)).items():
+            if sets and name not in sets.split(): continue
+            for subset in range(1 if n_labels in ("0", "ddddocr") else subsets):
+                key = (name, n_labels, str(subset), method)
+                if n_labels == 'ddddocr': key = (name, '0', str(subset), 'ddddocr 1.6.1')
+                if key in done: continue
+                if n_labels == 'ddddocr':
+                    test = split(len(images), 0, subset)[1]
+                    result = peer([images[i] for i in test], [texts[i] for i in test]), len(test), 0.
+                else: result = measured(images, texts, int(n_labels), subset, arch)
+                right, of, seconds = result
+                print(*key, f'{right}/{of} = {right/of:.1%}, {seconds:.0f} s', flush=True)
+                with table.open('a', newline='') as f:
+                    if not rows and not done: csv.writer(f).writerow(names)
+                    csv.writer(f).writerow([*key, right, of, f'{seconds:.1f}', machine()])
+                done.add(key)
