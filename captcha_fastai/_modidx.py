@@ -1411,6 +1411,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'captcha_fastai/recipes/unlabelled.py'),
                                                    'captcha_fastai.recipes.unlabelled._synthetic_start': ( 'recipes/unlabelled.html#_synthetic_start',
                                                                                                            'captcha_fastai/recipes/unlabelled.py'),
+                                                   'captcha_fastai.recipes.unlabelled._taught': ( 'recipes/unlabelled.html#_taught',
+                                                                                                  'captcha_fastai/recipes/unlabelled.py'),
                                                    'captcha_fastai.recipes.unlabelled._unmeasured': ( 'recipes/unlabelled.html#_unmeasured',
                                                                                                       'captcha_fastai/recipes/unlabelled.py'),
                                                    'captcha_fastai.recipes.unlabelled.check_length': ( 'recipes/unlabelled.html#check_length',

@@ -162,7 +162,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as z:
         names = {n for n in z.namelist() if '.dist-info/' not in n}
         points = z.read(next(n for n in z.namelist() if n.endswith('entry_points.txt'))).decode()
-    assert names == {str(f.relative_to(root)) for f in package.rglob('*.py')}
+    assert names == {str(f.relative_to(root)) for f in [*package.rglob('*.py'), package/'base.safetensors']}
     for name, target in commands.items(): assert f'{name} = {target}' in points
 
 

@@ -60,7 +60,7 @@ def teach(
     if rare: warnings.warn(f"hardly ever read: {' '.join(sorted(rare))}: leave out what does not occur")
     return learn
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #f439c343
+# %% ../../nbs/recipes/04_unlabelled.ipynb #8c33c62c
 def train_unlabelled(
     images, # Folder, zip file or challenge file (*.json), or a list of images
     chars:str, # The alphabet
@@ -72,25 +72,23 @@ def train_unlabelled(
     **kwargs # `fold` (ignore case), `balanced` (characters come equally often), `seed`
 )->Result:
     "Train a reader on images without labels, from the base model or from synthetic captchas"
-    seed, fold, lengths = kwargs.get('seed', 42), kwargs.get('fold', False), text_lengths(length)
+    lengths = text_lengths(length)
     run = run_folder(out, _folder_of(images))
     check_above_0(epochs=recipe.unlabelled_epochs, lr=recipe.synthetic_lr)
+    seed = kwargs.get('seed', 42)
     seed_everything(seed)
     pool = unlabelled_images(images)
-    if style or recipe.arch != 'crnn_base':
-        source = known_source(style or 'fit', pool, chars, lengths, run)
-        synthetic = _synthetic_like(pool, source, chars, lengths, fold, seed, recipe)
-        learn = captcha_learner(synthetic, recipe.arch)
-        train_captcha(learn, recipe.unlabelled_epochs, recipe.synthetic_lr, run, resume)
+    task = (pool, chars, lengths, kwargs.get('fold', False), seed)
+    if style or recipe.arch != 'crnn_base': learn, synthetic = _taught(task, style or 'fit', run, resume, recipe)
     else:
-        learn, synthetic = base_learner(pool, chars, lengths, fold, seed, recipe)
+        learn, synthetic = base_learner(*task, recipe)
         recipe = replace(recipe, round_steps=recipe.base_round_steps)
     save_model(learn, out)
     options = dict(balanced=kwargs.get('balanced', True), seed=seed, recipe=recipe)
     teach(learn, pool, synthetic, (), run/'selftrain', lengths, **options)
     return _unmeasured(learn, Path(out), run, len(pool), length)
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #e96dfbbe
+# %% ../../nbs/recipes/04_unlabelled.ipynb #2ed4b410
 def _folder_of(images): return images if isinstance(images, (str, Path)) else None
 
 def known_source(style:str, pool, chars:str, lengths, folder)->Source:
@@ -98,6 +96,15 @@ def known_source(style:str, pool, chars:str, lengths, folder)->Source:
     source = parse_style(style)
     if source.style != 'fit': return source
     return source.found(find_style(pool, chars, lengths, folder=folder, fonts=source.fonts))
+
+def _taught(task, style, run, resume, recipe)->tuple: # (learner, synthetic captchas)
+    "A learner that has seen synthetic captchas like the images"
+    pool, chars, lengths, fold, seed = task
+    source = known_source(style, pool, chars, lengths, run)
+    synthetic = _synthetic_like(pool, source, chars, lengths, fold, seed, recipe)
+    learn = captcha_learner(synthetic, recipe.arch)
+    train_captcha(learn, recipe.unlabelled_epochs, recipe.synthetic_lr, run, resume)
+    return learn, synthetic
 
 def _synthetic_like(pool, source, chars, lengths, fold, seed, recipe):
     "Endless synthetic captchas of the size of unlabelled images"
