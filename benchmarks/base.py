@@ -2,7 +2,7 @@
 
     apt-get install -y --no-install-recommends $(cat benchmarks/base_fonts.txt)     # Debian's fonts, free licences
     python benchmarks/base.py                       # 1 h 40 min on two cores; checkpoint in models/base
-    python benchmarks/base.py --write captcha_fastai/base.safetensors
+    python benchmarks/base.py --write-to captcha_fastai/base.safetensors
 
 One core trains, a process beside it generates. Another number of `--steps` moves the end, also of a run that was interrupted."""
 import math

@@ -52,7 +52,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          style: str = 'kaptcha',  # Of the drawn captchas; fit: found from 200 of the images, without their labels; none: start from scratch
          sizes: str = '50 100 200',  # How many labels
          subsets: int = 3,  # Random subsets of each size
-         arch: str = Recipe.arch,
+         arch: str = 'crnn_small',
          steps: int = Recipe.synthetic_steps,  # Of the training on drawn captchas, 32 at a time ...
          lr: float = Recipe.synthetic_lr,  # ... and its peak learning rate
          rehearse: float = -1,  # Share of drawn captchas in the second stage; negative: as `fit_two_stage` decides
@@ -60,7 +60,7 @@ def main(data: str = None,  # Folder of the images; `untar_captchas()` if not gi
          seed: int = 42):
     images, labels = labelled(data or untar_captchas())
     chars, drawn, base, rows = ''.join(sorted(set(''.join(labels)))), None, None, []
-    name = '_'.join(['few_labels', style, *([arch] if arch != Recipe.arch else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (Recipe.synthetic_steps, Recipe.synthetic_lr) else []), *([f'rehearse_{rehearse:g}'] if rehearse >= 0 else []), *(['unlabelled'] if unlabelled else [])])
+    name = '_'.join(['few_labels', style, *([arch] if arch != 'crnn_small' else []), *([f'{steps}_{lr:g}'] if (steps, lr) != (Recipe.synthetic_steps, Recipe.synthetic_lr) else []), *([f'rehearse_{rehearse:g}'] if rehearse >= 0 else []), *(['unlabelled'] if unlabelled else [])])
 
     def keep(style, n, subset, right, of, took):
         rows.append((style, n, subset, right, of, round(took)))

@@ -55,7 +55,7 @@ def calibration(held, precision=Recipe.precision):
 
 @call_parse
 def main(data: str = None,  # Folder of the images; `untar_captchas()` if not given
-         arch: str = Recipe.arch,  # Architecture
+         arch: str = 'crnn_small',  # Architecture
          bs: int = Recipe.bs,  # Batch size, as `captcha-train`'s
          lr: float = Recipe.lr,  # Peak learning rate, as `captcha-train`'s
          k: int = 5,  # Number of folds

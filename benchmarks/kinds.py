@@ -30,7 +30,6 @@ from captcha_fastai.ship.modelfile import load_reader
 from captcha_fastai.train.schedule import Recipe
 
 results = Path(__file__).resolve().parent/'results'
-table = results/'kinds.csv'
 names = ['set', 'labels', 'subset', 'method', 'right', 'of', 'seconds', 'machine']
 
 
@@ -133,14 +132,16 @@ def main(data: str = '../shared/data',  # Folder of the development sets
          subsets: int = 3,  # Random subsets of each size
          sets: str = '',  # Only these
          arch: str = Recipe.arch,
+         table: str = str(results/'kinds.csv'),  # Where the rows are kept
          table_only: bool = False):  # Show what was measured
+    table = Path(table)
     rows = list(csv.DictReader(table.open())) if table.exists() else []
     if table_only: return show(rows)
     done = {(r['set'], r['labels'], r['subset'], r['method']) for r in rows}
     method = 'from the base' if arch == 'crnn_base' else f'{arch} from scratch'
     for n_labels in labels.split():
         for name, (images, texts) in development_sets(Path(data)).items():
-            if sets and name not in sets.split(): continue
+            if sets and name not in sets.split(','): continue
             for subset in range(1 if n_labels in ("0", "ddddocr") else subsets):
                 key = (name, n_labels, str(subset), method)
                 if n_labels == 'ddddocr': key = (name, '0', str(subset), 'ddddocr 1.6.1')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/08_cli.ipynb #b0490309
+# %% ../nbs/08_cli.ipynb #07fa4d87
 import io, sys, warnings
 warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by the import of fastai
 from contextlib import contextmanager, redirect_stdout
@@ -24,8 +24,8 @@ from .draw.synth import Synth, digits, lower, write_synth
 from .data.labels import labelled
 from .train.schedule import Recipe
 from .judge.report import evaluate
-from .ship.modelfile import load_reader
 from .recipes.synthetic import parse_style
+from .recipes.base import reader_of
 from .recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
 from .recipes.unlabelled import self_train_model, train_unlabelled
 from .recipes.tools import export_model, measure_curve, style_of, train_refiner
@@ -87,15 +87,15 @@ def captcha_generate(
         table = write_synth(path, n, synth, workers)
         say(generated(table, path, n, style))
 
-# %% ../nbs/08_cli.ipynb #c03409bc
+# %% ../nbs/08_cli.ipynb #c9ffd240
 @call_parse
 def captcha_train(
     data:str, # Folder of labelled images, or a table of file names and labels
     out:str='model.safetensors', # Model file to write
     style:str=None, # Pretrain on synthetic captchas: fit (like yours), NAME, NAME:FONT, *.json or *.safetensors
-    arch:str=Recipe.arch, # crnn_small, crnn_tiny, conv_small, heads_small, or a published one
+    arch:str=Recipe.arch, # crnn_base begins from the base model; from scratch: crnn_small, crnn_tiny, conv_small, ...
     epochs:int=None, # Epochs on your images; by their number if not given
-    lr:float=Recipe.lr, # Peak learning rate; on synthetic captchas 1.5 times this, after them half of it
+    lr:float=Recipe.lr, # Peak learning rate from scratch; half of it from the base, 1.5 times it on synthetic captchas
     valid_pct:float=Recipe.valid_pct, # Share of the images kept to measure accuracy
     patience:int=None, # Stop after so many epochs without a better one, and keep the best
     seed:int=42, # The same seed trains the same model (on a CPU)
@@ -117,13 +117,13 @@ def _end(say, result):
     say(result)
     return None if is_cli() else result
 
-# %% ../nbs/08_cli.ipynb #a00cde88
+# %% ../nbs/08_cli.ipynb #19d9ce1f
 @call_parse
 def captcha_curve(
     data:str, # Folder of labelled images, or a table of file names and labels
     out:str='curve', # Folder for numbers and picture
     style:str=None, # Also pretrain on synthetic captchas of this style, as captcha-train does
-    arch:str=Recipe.arch, # Architecture
+    arch:str=Recipe.arch, # crnn_base begins from the base model; others, such as crnn_small, from scratch
     subsets:int=1, # Random subsets of each size
     seed:int=42, # The same seed takes the same subsets
     label:str='stem', # Label in a file's name: stem, prefix, or a regular expression
@@ -159,15 +159,15 @@ def captcha_finetune(
         how = dict(label=label, chars=chars, fold=fold, valid_pct=valid_pct, seed=seed)
         return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, recipe, **how))
 
-# %% ../nbs/08_cli.ipynb #210f170f
+# %% ../nbs/08_cli.ipynb #76578ce7
 @call_parse
 def captcha_train_unlabelled(
     images:str, # Folder, zip file or challenge file (*.json) of images
     out:str='model.safetensors', # Model file to write
     chars:str=None, # Alphabet; needed
     length:str=None, # Characters in a text, 4 or 4-6; needed
-    style:str='fit', # Synthetic captchas to begin with: fit (like yours), NAME, NAME:FONT, *.json or *.safetensors
-    arch:str=Recipe.arch, # Architecture
+    style:str=None, # Begin with synthetic captchas: fit (like yours), NAME, NAME:FONT, *.json or *.safetensors
+    arch:str=Recipe.arch, # crnn_base begins from the base model; others, such as crnn_small, from scratch
     epochs:int=Recipe.unlabelled_epochs, # Epochs of 1,600 synthetic captchas
     lr:float=Recipe.synthetic_lr, # Peak learning rate on synthetic captchas
     fold:bool=False, # Ignore case
@@ -238,11 +238,11 @@ def captcha_refine(
         net = dict(width=width, blocks=blocks, seed=seed)
         return _end(say, train_refiner(images, chars, length, out, style, resume, recipe, **net))
 
-# %% ../nbs/08_cli.ipynb #79f6d326
+# %% ../nbs/08_cli.ipynb #f021f3e0
 @call_parse
 @delegates(rules)
 def captcha_evaluate(
-    model:str, # Model file
+    model:str, # Model file, or base
     data:str, # Folder of labelled images, or a table of file names and labels
     label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
     json:bool=False, # Print JSON
@@ -250,15 +250,16 @@ def captcha_evaluate(
 ):
     "Read labelled images with a model and say how often it is wrong (`evaluate`)"
     with command('captcha-evaluate') as say:
-        report = evaluate(load_reader(model), *labelled(data, label), **rules(**kwargs))
+        (images, labels), given = labelled(data, label), rules(**kwargs)
+        report = evaluate(reader_of(model, images, **given), images, labels, **given)
         say(as_json(report.to_dict()) if json else evaluated(report, model, data, kwargs, label))
         return None if is_cli() else report
 
-# %% ../nbs/08_cli.ipynb #722054d8
+# %% ../nbs/08_cli.ipynb #67778837
 @call_parse
 @delegates(rules)
 def captcha_read(
-    model:str, # Model file
+    model:str, # Model file, or base: first guesses of the model that comes with the package
     *paths:str, # Images, or folders or zip files of images
     nbest:int=1, # Texts wanted for each image, with their probabilities
     csv:str=None, # Write a table to this file
@@ -268,8 +269,9 @@ def captcha_read(
     "Read images; one that cannot be opened is reported and the others are read (`Reader.read_many`)"
     with command('captcha-read') as say:
         if not paths: raise CaptchaError("no images: give a model, then files or folders")
-        reader, given = load_reader(model), rules(**kwargs)
-        readings = reader.read_many(images_in(list(paths)), nbest=nbest, **given)
+        images, given = images_in(list(paths)), rules(**kwargs)
+        reader = reader_of(model, images, **given)
+        readings = reader.read_many(images, nbest=nbest, **given)
         if csv: write_table(csv, readings_table(readings, nbest))
         if json: say(as_json([asdict(r) for r in readings]))
         for r in readings:

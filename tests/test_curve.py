@@ -12,7 +12,7 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.synth import Synth
 from captcha_fastai.read.images import image_fingerprint
 from captcha_fastai.judge import curve as module
-from captcha_fastai.judge.curve import (LearningCurve, check_task, default_sizes, from_scratch, known_points, learning_curve, planned,
+from captcha_fastai.judge.curve import (LearningCurve, check_task, default_sizes, labels_alone, known_points, learning_curve, planned,
                                         synthetic_first, train_and_test)
 from captcha_fastai.train.metrics import rate, wilson
 from captcha_fastai.train.schedule import Recipe
@@ -47,9 +47,9 @@ def interrupt(folder, n):
 # The curve
 
 def test_subsets_of_one_size_are_taken_together_but_measured_on_the_same_images():
-    curve = LearningCurve([(from_scratch, 50, 0, 10, 100), (from_scratch, 50, 1, 14, 100), (from_scratch, 100, 0, 60, 100),
+    curve = LearningCurve([(labels_alone, 50, 0, 10, 100), (labels_alone, 50, 1, 14, 100), (labels_alone, 100, 0, 60, 100),
                            (synthetic_first, 0, 0, 80, 100), (synthetic_first, 50, 0, 92, 100)])
-    assert curve.points()[from_scratch] == [(50, 24, 200), (100, 60, 100)]
+    assert curve.points()[labels_alone] == [(50, 24, 200), (100, 60, 100)]
     interval = '{:.1%} to {:.1%}'.format
     wanted = rate(24, 200).replace(interval(*wilson(24, 200)), interval(*wilson(12, 100)))
     assert str(curve).splitlines()[0] == 'from scratch, 50 labels: ' + wanted

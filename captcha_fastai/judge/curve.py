@@ -29,12 +29,12 @@ from ..train.schedule import Recipe, default_epochs, train_captcha
 from ..train.fewlabels import rehearsal, second_epochs, start_from, synth_of
 from .report import Report, evaluate
 
-# %% ../../nbs/judge/02_curve.ipynb #18d39c11
-synthetic_first, from_scratch = 'synthetic first', 'from scratch'
+# %% ../../nbs/judge/02_curve.ipynb #6cad2c9d
+synthetic_first, labels_alone = 'synthetic first', 'labels alone'
 
 class CurvePoint(NamedTuple):
     "One training, and how it reads"
-    start:str    # `synthetic_first` or `from_scratch`
+    start:str    # `synthetic_first` or `labels_alone`
     labels:int   # Images it was trained on
     subset:int   # Number of the random part
     right:int    # Images read right ...
@@ -81,7 +81,7 @@ def plot(self:LearningCurve, ax=None):
     ax.legend()
     return ax
 
-# %% ../../nbs/judge/02_curve.ipynb #ff92ab06
+# %% ../../nbs/judge/02_curve.ipynb #bed22717
 def default_sizes(n:int)->tuple:
     "25, 50, 100, ... labels of `n`, at most 3,200"
     sizes = 25*2**np.arange(8)
@@ -96,7 +96,7 @@ def planned(sizes, subsets:int=1, synthetic:bool=True, scratch:bool=True)->list:
         plan.append((synthetic_first, 0, 0))
         plan += [(synthetic_first, *o) for o in parts]
     if scratch or not synthetic:
-        plan += [(from_scratch, *o) for o in parts]
+        plan += [(labels_alone, *o) for o in parts]
     return plan
 
 # %% ../../nbs/judge/02_curve.ipynb #61b3901c
@@ -133,7 +133,7 @@ def check_task(images, labels, synthetic, kwargs:dict)->dict: # For `from_lists`
     _, vocab, longest = check_labels(images, labels, **rules)
     return {**kwargs, **task, 'chars': vocab.chars, 'max_len': longest}
 
-# %% ../../nbs/judge/02_curve.ipynb #283acfaa
+# %% ../../nbs/judge/02_curve.ipynb #e4a20cb7
 @dataclass
 class Trainings:
     "What the trainings of one curve share"
@@ -144,12 +144,14 @@ class Trainings:
     recipe:Recipe     # Architecture, steps and learning rates
     seed:int          # Of parts and weights
     kwargs:dict       # For `CaptchaDataLoaders.from_lists`
+    begin:tuple=None  # (model, `Spec`) that each training begins with; none: chance
     base:object=None  # A learner of the synthetic captchas, as soon as it is needed
 
-# %% ../../nbs/judge/02_curve.ipynb #68753a61
-def pretrain(synthetic, folder:Path, recipe:Recipe): # Learner
+# %% ../../nbs/judge/02_curve.ipynb #c25514ea
+def pretrain(synthetic, folder:Path, recipe:Recipe, begin=None): # Learner
     "Train on synthetic captchas, or go on where that was interrupted"
     learn = captcha_learner(synthetic, recipe.arch)
+    if begin: start_from(learn, *begin)
     epochs = default_epochs(len(synthetic.train_ds), synthetic.train.bs, recipe.synthetic_steps)
     resume = (folder/'last.ckpt').exists()
     with learn.no_bar(), learn.no_logging():
@@ -161,7 +163,7 @@ def pretrained(self:Trainings): # Learner
     if self.base is None:
         set_seed(self.seed)
         self.synthetic.train.rng.seed(self.seed)        # it was made before the seed was set
-        self.base = pretrain(self.synthetic, self.folder/'synthetic', self.recipe)
+        self.base = pretrain(self.synthetic, self.folder/'synthetic', self.recipe, self.begin)
     return self.base
 
 # %% ../../nbs/judge/02_curve.ipynb #1bf930dc
@@ -177,15 +179,18 @@ def loaders(self:Trainings, ids, base=None)->CaptchaDataLoaders:
     kwargs = {**self.kwargs, 'bs': self.recipe.bs, 'batch_tfms': tfms}
     return training_dls(images, labels, **kwargs)
 
-# %% ../../nbs/judge/02_curve.ipynb #5b56e1f1
+# %% ../../nbs/judge/02_curve.ipynb #0dfdfc0b
 @patch
 def train(self:Trainings, ids, base=None): # Learner
-    "Train on the images `ids`, from scratch or from what `base` has learned"
+    "Train on the images `ids`, from the beginning or from what `base` has learned"
     recipe = self.recipe
     dls = self.loaders(ids, base)
     learn = captcha_learner(dls, recipe.arch)
     steps, lr = recipe.steps, recipe.lr
     rehearse = None
+    if self.begin:
+        steps, lr = recipe.base_steps, recipe.base_lr
+        start_from(learn, *self.begin)
     if base:
         steps, lr = recipe.tune_steps, recipe.tune_lr
         start_from(learn, base.model, base.spec)
@@ -250,7 +255,7 @@ def curve(self:Trainings, plan:list, pool, test)->LearningCurve:
         write_points(file, rows)
     return LearningCurve(rows)
 
-# %% ../../nbs/judge/02_curve.ipynb #601e01f9
+# %% ../../nbs/judge/02_curve.ipynb #958c8fed
 @delegates(CaptchaDataLoaders.from_lists, but='valid_pct, splits, bs')
 def learning_curve(
     images, # Paths, or anything else that holds an image
@@ -265,11 +270,11 @@ def learning_curve(
     "Accuracy against the number of labels"
     images, labels = list(images), list(labels)
     sizes = tuple(dict.fromkeys(sizes or default_sizes(len(images))))
-    seed = kwargs.pop('seed', 42)
+    seed, begin = kwargs.pop('seed', 42), kwargs.pop('begin', None)
     check_sizes(sizes, len(images))
     kwargs = check_task(images, labels, synthetic, kwargs)
     origin = synthetic_fingerprint(synthetic) if synthetic else None
-    folder = cache_folder(folder, [image_fingerprint(o) for o in images], labels, sizes, recipe, seed, kwargs, origin)
+    folder = cache_folder(folder, [image_fingerprint(o) for o in images], labels, sizes, recipe, seed, kwargs, origin, bool(begin))
     pool, test = train_and_test(images, labels, max(sizes), seed)
-    trainings = Trainings(images, labels, synthetic, folder, recipe, seed, kwargs)
+    trainings = Trainings(images, labels, synthetic, folder, recipe, seed, kwargs, begin)
     return trainings.curve(planned(sizes, subsets, bool(synthetic), scratch), pool, test)

@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/recipes/02_base.ipynb #0b6a6c66
+# %% ../../nbs/recipes/02_base.ipynb #2e532a72
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 from ..core import CaptchaError, Spec, accept_none
 from ..read.reader import Reader
+from ..draw.fonts import bold, package_fonts, sans
+from ..draw.synth import digits, lower, upper
 from ..data.labels import alphabet_of
 from ..train.base import best_size
-from ..train.fewlabels import start_from
+from ..train.fewlabels import Rehearse, start_from
 from ..train.learner import captcha_learner, usual_tfms
 from ..train.models import model_reader
-from ..train.schedule import Recipe
-from ..ship.modelfile import load_model
+from ..train.schedule import Recipe, train_captcha
+from ..ship.modelfile import load_model, load_reader, model_file
 from .synthetic import Source, synthetic_loaders
 
 # %% ../../nbs/recipes/02_base.ipynb #7e9f76eb
@@ -39,16 +42,35 @@ def untrained_reader(
     height, width = best_size(model, spec, images, **known)
     return model_reader(model, replace(spec, height=height, width=width, threshold=accept_none))
 
+# %% ../../nbs/recipes/02_base.ipynb #f754ac5e
+def reader_of(model, images, **rules)->Reader:
+    "The reader in a model file; for `base` at the size that suits these images"
+    is_base = model_file(model) != Path(model)
+    return untrained_reader(images, **rules) if is_base else load_reader(model)
+
 # %% ../../nbs/recipes/02_base.ipynb #3b745e47
 def begin_from_base(learn):
     "Give a learner of `crnn_base` what the base model has learned"
     return start_from(learn, *base_model())
 
-# %% ../../nbs/recipes/02_base.ipynb #85ba8579
+# %% ../../nbs/recipes/02_base.ipynb #4f705e6a
+_kinds = digits, lower, upper
+
+def likely_chars(texts, chance:float=.001)->str:
+    "The characters of some labels, and others of their kinds that so few labels may lack by chance"
+    written = ''.join(texts)
+    seen = set(written)
+    kinds = [k for k in _kinds if seen & set(k)]
+    possible = seen.union(*kinds)
+    lacks_by_chance = (1 - 1/max(2, len(possible)))**len(written)
+    return ''.join(sorted(possible if lacks_by_chance > chance else seen))
+
+# %% ../../nbs/recipes/02_base.ipynb #e39968d0
 def base_options(images, texts, size:tuple=None, channels:int=1, **kwargs)->dict:
     "Arguments of `CaptchaDataLoaders.from_lists` for a learner that begins from the base"
     if channels != 1: raise CaptchaError(f"channels is {channels}: the base model reads grey images, take 1")
     size = size or best_size(*base_model(), images, texts)
+    if not kwargs.get('chars'): kwargs['chars'] = likely_chars(texts)
     return dict(size=size, channels=channels, **kwargs)
 
 # %% ../../nbs/recipes/02_base.ipynb #a58fa160
@@ -71,7 +93,51 @@ def share_of_valid(learn)->float:
     "Share of the validation images that a learner reads"
     with learn.no_bar(), learn.no_logging(): return learn.validate()[1]
 
-# %% ../../nbs/recipes/02_base.ipynb #33af8098
+# %% ../../nbs/recipes/02_base.ipynb #3a49aa5c
+def share_of_world(n:int, recipe:Recipe=Recipe())->float:
+    "Share of generated pictures in a batch, for `n` labelled images"
+    few = recipe.rehearse_labels
+    return round(few/(few + max(few, n)), 2)
+
+# %% ../../nbs/recipes/02_base.ipynb #005d4fbf
+_fonts = tuple(dict.fromkeys(package_fonts + sans + bold))
+
+def world_for(spec:Spec, texts, seed:int=42, recipe:Recipe=Recipe()): # `CaptchaDataLoaders`, or None
+    "Endless pictures of many kinds for a reader; none if the base does not know all its characters"
+    cases = [o for c in spec.chars for o in dict.fromkeys((c, c.upper() if spec.fold else c))]
+    chars = ''.join(o for o in cases if len(o) == 1)
+    if base_model()[1].vocab.unknown(chars): return None
+    lengths = max(1, min(map(len, texts))), max(map(len, texts))
+    return synthetic_loaders(Source('world', _fonts), spec, lengths, chars, seed, recipe=recipe)
+
+@contextmanager
+def reminded(learn, seed:int=42, recipe:Recipe=Recipe()):
+    "Training inside a `with` that mixes generated pictures of many kinds into its batches"
+    items = learn.dls.train_ds.items
+    world = world_for(learn.spec, [learn.spec.text(o.text) for o in items], seed, recipe)
+    tfms = learn.dls.train.after_batch
+    rehearse = world and Rehearse(world, share_of_world(len(items), recipe))
+    if world: tfms.add(rehearse)
+    try: yield
+    finally:
+        if world: tfms.fs.remove(rehearse)
+
+# %% ../../nbs/recipes/02_base.ipynb #5e875bb7
+def base_epochs(
+    n:int, # Training images
+    bs:int, # Batch size
+    recipe:Recipe=Recipe()
+)->int:
+    "Epochs of a training that begins from the base"
+    steps = recipe.base_steps*min(3, max(1, n/100))
+    return max(recipe.min_epochs, round(steps/max(1, n//bs)))
+
+def train_from_base(learn, epochs:int=None, seed:int=42, recipe:Recipe=Recipe(), **kwargs):
+    "Train a learner that begins from the base on its labelled images"
+    epochs = epochs or base_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe)
+    with reminded(learn, seed, recipe): return train_captcha(learn, epochs, recipe.base_lr, **kwargs)
+
+# %% ../../nbs/recipes/02_base.ipynb #ba58a27f
 def base_learner(
     images, # Without labels
     chars:str, # The alphabet, as it is written
@@ -85,5 +151,5 @@ def base_learner(
     size = best_size(model, spec, images, alphabet=chars, length=lengths)
     task = Spec(alphabet_of(chars, fold), lengths[1], *size, 1, fold=fold)
     tfms = usual_tfms('crnn_base')
-    synthetic = synthetic_loaders(Source('world'), task, lengths, chars, seed, tfms, recipe)
+    synthetic = synthetic_loaders(Source('world', _fonts), task, lengths, chars, seed, tfms, recipe)
     return begin_from_base(captcha_learner(synthetic, 'crnn_base')), synthetic

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_labelled', 'train_few_labels', 'fine_tune_model']
 
-# %% ../../nbs/recipes/03_labelled.ipynb #45e5f7da
+# %% ../../nbs/recipes/03_labelled.ipynb #96358ddd
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..train.fewlabels import fit_two_stage, start_from
 from ..ship.modelfile import load_model, save_calibrated
 from .result import Result, advice, command_line, course_of, file_size, length_option, read_log
 from .synthetic import synthetic_for
-from .base import base_options, begin_from_base, keep_the_better
+from .base import base_options, begin_from_base, keep_the_better, train_from_base
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):
@@ -62,11 +62,11 @@ def with_peak_lr(recipe:Recipe, lr:float=None)->Recipe:
     others = {o: ratio*getattr(recipe, o) for o in ('base_lr', 'synthetic_lr', 'tune_lr')}
     return replace(recipe, lr=lr, **others)
 
-# %% ../../nbs/recipes/03_labelled.ipynb #8923d5b2
+# %% ../../nbs/recipes/03_labelled.ipynb #008c60e8
 def finish(
     learn, out, run, data,
     label:str='stem', # As `labelled` takes it
-    pretrained:bool=False, # Did it see synthetic captchas, or other weights, before?
+    pretrained:bool=False, # Did it see synthetic captchas, or a model of the user's, before?
     caution:str='' # What else should be known of the figures
 )->Result:
     "Calibrate, write, and say how good it is"
@@ -77,7 +77,7 @@ def finish(
     chosen = f'a little flattering: temperature and threshold were chosen on them{caution}'
     quality = f'Of {n_valid} validation images ({chosen}):\n\n{report}'
     files = f'model {file_size(out)}, log {run}/log.csv, checkpoint {run}/last.ckpt'
-    helps = advice(report, course_of(read_log(run)), data, pretrained)
+    helps = advice(report, course_of(read_log(run)), data, pretrained, learn.spec.arch)
     return Result(out, done, quality, files, next_commands(out, data, label, texts), tuple(helps), report, learn.spec)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #550cd0b0
@@ -93,7 +93,7 @@ def next_commands(out, data, label, texts)->tuple:
     export = command_line('captcha-export', out, '--int8', '--images', data, '--label', label)
     return f'read images:    {read}', f'or in Python:   {python}', f'without torch:  {export}'
 
-# %% ../../nbs/recipes/03_labelled.ipynb #eb4e770b
+# %% ../../nbs/recipes/03_labelled.ipynb #fb9c8fda
 @delegates(CaptchaDataLoaders.from_folder)
 def train_labelled(
     data, # Folder of labelled images, or a table of file names and labels
@@ -115,11 +115,11 @@ def train_labelled(
         if style:
             synthetic = synthetic_for(learn, style, run, **as_written(learn, data, **kwargs), recipe=recipe)
             fit_two_stage(learn, synthetic, run, epochs=epochs, recipe=recipe, **stop)
-        else: train_captcha(learn, *_epochs_and_lr(learn, epochs, recipe), run, **stop)
-    pretrained = bool(style) or recipe.arch == 'crnn_base'
-    return finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained)
+        elif recipe.arch == 'crnn_base': train_from_base(learn, epochs, kwargs.get('seed', 42), recipe, folder=run, **stop)
+        else: train_captcha(learn, epochs, recipe.lr, run, **stop)
+    return finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
 
-# %% ../../nbs/recipes/03_labelled.ipynb #f8ebe21c
+# %% ../../nbs/recipes/03_labelled.ipynb #f5c17304
 def learner_for(data, recipe, label='stem', **kwargs):
     "A learner for labelled images, by a recipe"
     options = dict(bs=recipe.bs, valid_pct=recipe.valid_pct, batch_tfms=usual_tfms(recipe.arch), **kwargs)
@@ -127,12 +127,6 @@ def learner_for(data, recipe, label='stem', **kwargs):
     if based: options = base_options(*labelled(data, label), **options)
     learn = captcha_learner(CaptchaDataLoaders.from_folder(data, label=label, **options), recipe.arch)
     return begin_from_base(learn) if based else learn
-
-def _epochs_and_lr(learn, epochs, recipe)->tuple:
-    "How long to train on labelled images alone, and at which peak learning rate"
-    n, bs = len(learn.dls.train_ds), learn.dls.train.bs
-    if recipe.arch != 'crnn_base': return epochs, recipe.lr
-    return epochs or default_epochs(n, bs, recipe.base_steps), recipe.base_lr
 
 def as_written(learn, data, label='stem', chars=None, seed=42, **_)->dict:
     "What `synthetic_for` must know of the labels as they are written, where a reader ignores case"

@@ -66,7 +66,7 @@ def as_options(given:dict)->list:
         if value is not True: words.append(value)
     return words
 
-# %% ../../nbs/recipes/06_reading.ipynb #84a73442
+# %% ../../nbs/recipes/06_reading.ipynb #4bcbbfdc
 def reading_summary(
     readings, # What was read
     model, # File it was read with
@@ -80,6 +80,9 @@ def reading_summary(
     parts = [f'{accepted} of {read} readings accepted ({_from(threshold)})']
     if errors: parts.append(f'{errors} could not be opened')
     if csv: parts.append(f'all are in {csv}')
+    if str(model) == 'base':
+        parts.append('these are first guesses, not calibrated; a few labels make a reader: captcha-train FOLDER')
+        return '; '.join(parts)
     if accepted < read/2:
         parts.append('most are unsure: --length, --alphabet or --pattern may help, or captcha-finetune')
     parts.append('how often they are right, says: ' + command_line('captcha-evaluate', model, 'FOLDER'))

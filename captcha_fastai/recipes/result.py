@@ -36,7 +36,7 @@ def read_log(folder)->list:
     path = Path(folder)/'log.csv'
     return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
 
-# %% ../../nbs/recipes/00_result.ipynb #d61b74b8
+# %% ../../nbs/recipes/00_result.ipynb #8fca03b4
 _COURSES = dict(
     memorising="It has learned its training images by heart: their loss fell, the validation images stayed unread.",
     plateau="It has learned next to nothing: neither loss fell.",
@@ -46,11 +46,13 @@ def advice(
     report:Report, # Of the validation images
     course:str, # From `course_of`
     data, # What it was trained on
-    pretrained:bool # Did it see synthetic captchas or another model's weights before?
+    pretrained:bool, # Did it see synthetic captchas like these, or a model of the user's, before?
+    arch:str='crnn_base' # `crnn_base` began from the base model, others from scratch
 )->list: # Lines
     "What would help a reader that is not good; nothing if it is"
     if report.accuracy >= .9: return []
     lines = [f'This reader is not good yet. {_COURSES[course]} What would help:']
+    if arch != 'crnn_base': lines.append(f"  the base model to begin from: {command_line('captcha-train', data)}")
     pretrain = command_line('captcha-train', data, '--style', 'fit')
     if not pretrained: lines.append(f"  synthetic captchas first: {pretrain}")
     lines.append(f"  more labels; how many, says: {command_line('captcha-curve', data)}")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['measure_curve', 'train_refiner', 'export_model']
 
-# %% ../../nbs/recipes/05_tools.ipynb #ee6902d6
+# %% ../../nbs/recipes/05_tools.ipynb #238e8d5b
 import csv
 from pathlib import Path
 
@@ -26,13 +26,15 @@ from ..train.refine import fit_refiner, save_refiner
 from ..judge.curve import learning_curve
 from ..ship.modelfile import load_model
 from ..ship.onnx import export_onnx, opset
+from ..train.learner import task_of
 from .result import Result, command_line, file_size
 from .synthetic import find_style, style_text, synthetic_for
+from .base import base_model
 from .labelled import (as_written, check_above_0, check_outside, learner_for, run_folder,
                                              seed_everything)
 from .unlabelled import known_source, text_lengths
 
-# %% ../../nbs/recipes/05_tools.ipynb #1db1eb86
+# %% ../../nbs/recipes/05_tools.ipynb #71e594c2
 @delegates(learning_curve, but=['images', 'labels', 'synthetic', 'folder'])
 def measure_curve(
     data, # Folder of labelled images, or a table of file names and labels
@@ -51,7 +53,8 @@ def measure_curve(
     if style:
         written = as_written(learn, data, label, seed=seed)
         kwargs['synthetic'] = synthetic_for(learn, style, out, **written, use_labels=False, recipe=recipe)
-    else: kwargs.update(chars=learn.spec.chars, fold=learn.spec.fold)
+    else: kwargs.update(task_of(learn.spec))
+    if recipe.arch == 'crnn_base': kwargs['begin'] = base_model()
     curve = learning_curve(*labelled(data, label), folder=out, recipe=recipe, **kwargs)
     return _curve_result(curve, out, data)
 
