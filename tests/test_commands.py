@@ -145,7 +145,7 @@ def test_training_chooses_a_threshold(home): assert load_reader(home/'m.safetens
 
 def test_fine_tuning_adds_characters(sh, home, tmp_path):
     sh('captcha-finetune', 'm.safetensors', 'more', '--out', tmp_path/'bigger.safetensors', '--epochs', 1, cwd=home)
-    assert load_reader(tmp_path/'bigger.safetensors').spec.chars == 'OX7'
+    assert '7' in load_reader(tmp_path/'bigger.safetensors').spec.chars
 
 
 def test_a_constraint_holds_in_every_line_and_what_is_less_sure_is_marked(sh, home):
@@ -186,7 +186,7 @@ def test_self_training_after_a_few_labels(sh, home, tmp_path, few_rounds, arch):
 def test_a_curve_tries_synthetic_captchas_too(sh, home, tmp_path, monkeypatch):
     monkeypatch.setattr('captcha_fastai.judge.curve.default_epochs', lambda *_, **__: 1)
     out, _ = sh('captcha-curve', 'more', '--out', tmp_path/'curve', '--style', 'simple', cwd=home)
-    assert [o.split(':')[0] for o in out.splitlines() if ' labels: ' in o] == ['synthetic first, 0 labels', 'synthetic first, 25 labels', 'from scratch, 25 labels']
+    assert [o.split(':')[0] for o in out.splitlines() if ' labels: ' in o] == ['synthetic first, 0 labels', 'synthetic first, 25 labels', 'labels alone, 25 labels']
     assert (tmp_path/'curve'/'curve.png').read_bytes()[:4] == b'\x89PNG'
 
 
@@ -275,7 +275,7 @@ WRONG = [
     ('captcha-train data --lr 0', 'must be above 0'),
     ('captcha-train data --seed -1', 'seed is -1'),
     ('captcha-read m.safetensors data --length four', "length is 'four': give a number such as 4, or two such as 4-6"),
-    ('captcha-read m.safetensors data --length 99', 'no text that the constraint allows fits into the 16 steps of the model'),
+    ('captcha-read m.safetensors data --length 99', 'no text that the constraint allows fits into the 32 steps of the model'),
     ('captcha-selftrain m.safetensors pool --data more --length 2-6', '--length is 2-6: the model can learn 2 characters at most'),
     # names
     ('captcha-train data --arch gpt', 'choose from crnn_small'),

@@ -52,7 +52,7 @@ def test_subsets_of_one_size_are_taken_together_but_measured_on_the_same_images(
     assert curve.points()[labels_alone] == [(50, 24, 200), (100, 60, 100)]
     interval = '{:.1%} to {:.1%}'.format
     wanted = rate(24, 200).replace(interval(*wilson(24, 200)), interval(*wilson(12, 100)))
-    assert str(curve).splitlines()[0] == 'from scratch, 50 labels: ' + wanted
+    assert str(curve).splitlines()[0] == 'labels alone, 50 labels: ' + wanted
     assert curve.plot().get_xlabel() == 'labelled images'
 
 

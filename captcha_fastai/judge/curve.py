@@ -255,7 +255,7 @@ def curve(self:Trainings, plan:list, pool, test)->LearningCurve:
         write_points(file, rows)
     return LearningCurve(rows)
 
-# %% ../../nbs/judge/02_curve.ipynb #958c8fed
+# %% ../../nbs/judge/02_curve.ipynb #2bd99413
 @delegates(CaptchaDataLoaders.from_lists, but='valid_pct, splits, bs')
 def learning_curve(
     images, # Paths, or anything else that holds an image
@@ -265,7 +265,7 @@ def learning_curve(
     folder='models/curve', # For what is known so far
     subsets:int=1, # Random parts of each size
     scratch:bool=True, # Try without synthetic captchas, too
-    recipe:Recipe=Recipe(), # Architecture, batch size, steps and learning rates
+    recipe:Recipe=Recipe(arch='crnn_small'), # Architecture, batch size, steps and learning rates
     **kwargs)->LearningCurve:
     "Accuracy against the number of labels"
     images, labels = list(images), list(labels)

@@ -119,10 +119,10 @@ def train_labelled(
         else: train_captcha(learn, epochs, recipe.lr, run, **stop)
     return finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
 
-# %% ../../nbs/recipes/03_labelled.ipynb #f5c17304
+# %% ../../nbs/recipes/03_labelled.ipynb #d02dce6b
 def learner_for(data, recipe, label='stem', **kwargs):
     "A learner for labelled images, by a recipe"
-    options = dict(bs=recipe.bs, valid_pct=recipe.valid_pct, batch_tfms=usual_tfms(recipe.arch), **kwargs)
+    options = dict(bs=recipe.bs, valid_pct=recipe.valid_pct, batch_tfms=usual_tfms(recipe.arch)) | kwargs
     based = recipe.arch == 'crnn_base'
     if based: options = base_options(*labelled(data, label), **options)
     learn = captcha_learner(CaptchaDataLoaders.from_folder(data, label=label, **options), recipe.arch)

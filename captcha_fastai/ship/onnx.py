@@ -144,7 +144,7 @@ def _opened(images, labels, spec): # (images as a model takes them, labels of th
     if labels is not None: labels = [labels[i] for i in numbers]
     return np.stack([scale(o, spec) for o in arrays]), labels
 
-# %% ../../nbs/ship/01_onnx.ipynb #6ee5f21b
+# %% ../../nbs/ship/01_onnx.ipynb #3737757f
 def _texts(logp, spec): # [(ids, confidence)]
     best = []
     for found in search(logp, spec.decoder):
@@ -154,8 +154,8 @@ def _texts(logp, spec): # [(ids, confidence)]
 def check_float(have, want, spec:Spec):
     "Refuse an exported model that differs from torch"
     off = np.abs(have-want).max()
-    if not off <= 1e-4:
-        raise ModelError(f"log-probabilities differ from torch by {off:.2g}: at most 0.0001")
+    if not off <= 1e-3:
+        raise ModelError(f"log-probabilities differ from torch by {off:.2g}: at most 0.001")
     differ = [a[0] != b[0] for a,b in zip(_texts(have, spec), _texts(want, spec))]
     if any(differ):
         raise ModelError(f"{sum(differ)} of {len(have)} images are read otherwise than by torch")

@@ -120,7 +120,7 @@ def confidence_of_readings(
     readings = model_reader(model, spec).read_many(images, constraint=Constraint(spec.vocab, **rules))
     return sum(math.log(max(o.confidence, 1e-6)) for o in readings)/len(readings)
 
-# %% ../../nbs/train/03_base.ipynb #b6523b4a
+# %% ../../nbs/train/03_base.ipynb #4792ba39
 def best_size(
     model, spec:Spec, # Of the base
     images, # Anything that holds an image; forty of them are tried
@@ -130,11 +130,12 @@ def best_size(
     "The size at which the base reads a set of images best"
     some, labels = _openable(images, texts)
     longest = max((steps_needed(o) for o in texts or ()), default=0)
+    sizes = candidate_sizes(some, longest)
+    if not some: return sizes[0]
     scores = {}
-    for height,width in candidate_sizes(some, longest):
+    for height,width in sizes:
         sized = replace(spec, height=height, width=width)
         if labels: scores[height, width] = fit_of_labels(model, sized, some, labels)
         else: scores[height, width] = confidence_of_readings(model, sized, some, **rules)
-    first = next(iter(scores))
     best = max(scores, key=scores.get)
-    return best if scores[best] > scores[first] + .05 else first
+    return best if scores[best] > scores[sizes[0]] + .05 else sizes[0]
