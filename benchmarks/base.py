@@ -1,7 +1,7 @@
 """Train the base model on generated pictures of the style `world`; nothing real is seen. It goes on where it was interrupted.
 
     apt-get install -y --no-install-recommends $(cat benchmarks/base_fonts.txt)     # Debian's fonts, free licences
-    python benchmarks/base.py                       # 1 h 40 min on two cores; checkpoint in models/base
+    python benchmarks/base.py                       # some 85 minutes on two cores; checkpoint in models/base
     python benchmarks/base.py --write-to captcha_fastai/base.safetensors
 
 One core trains, a process beside it generates. Another number of `--steps` moves the end, also of a run that was interrupted."""
@@ -21,7 +21,7 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from captcha_fastai.core import Spec, atomic_path
+from captcha_fastai.core import Spec, accept_none, atomic_path
 from captcha_fastai.draw.fonts import known_fonts
 from captcha_fastai.draw.world import draw_world
 from captcha_fastai.ship.modelfile import save_model
@@ -29,7 +29,7 @@ from captcha_fastai.train.models import make_model
 
 digits, lower, upper = string.digits, string.ascii_lowercase, string.ascii_uppercase
 chars = digits + lower + upper + string.punctuation + ' '           # printable ASCII
-spec = Spec(chars, 12, 48, 160, arch='crnn_base')
+spec = Spec(chars, 24, 48, 160, arch='crnn_base', threshold=accept_none)
 strange = 'lastresort', 'ellebol', 'slender', 'elegital', 'symbol', 'dingbat', 'emoji', 'math', 'icons', 'braille', 'barcode'
 results = Path(__file__).resolve().parent/'results'
 
@@ -170,7 +170,7 @@ def write(model, path):
 
 @call_parse
 def main(folder: str = 'models/base',  # Checkpoint and log
-         steps: int = 10_500,  # Batches until the end
+         steps: int = 9_500,  # Batches until the end
          bs: int = 64,  # Pictures in a batch
          lr: float = 2e-3,  # Peak learning rate
          decay: float = .25,  # Share of the steps in which the learning rate falls

@@ -159,7 +159,7 @@ def captcha_finetune(
         how = dict(label=label, chars=chars, fold=fold, valid_pct=valid_pct, seed=seed)
         return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, recipe, **how))
 
-# %% ../nbs/08_cli.ipynb #76578ce7
+# %% ../nbs/08_cli.ipynb #44a71a23
 @call_parse
 def captcha_train_unlabelled(
     images:str, # Folder, zip file or challenge file (*.json) of images
@@ -168,8 +168,8 @@ def captcha_train_unlabelled(
     length:str=None, # Characters in a text, 4 or 4-6; needed
     style:str=None, # Begin with synthetic captchas: fit (like yours), NAME, NAME:FONT, *.json or *.safetensors
     arch:str=Recipe.arch, # crnn_base begins from the base model; others, such as crnn_small, from scratch
-    epochs:int=Recipe.unlabelled_epochs, # Epochs of 1,600 synthetic captchas
-    lr:float=Recipe.synthetic_lr, # Peak learning rate on synthetic captchas
+    epochs:int=Recipe.unlabelled_epochs, # With --style: epochs of 1,600 synthetic captchas
+    lr:float=Recipe.synthetic_lr, # With --style: peak learning rate on synthetic captchas
     fold:bool=False, # Ignore case
     uneven:bool=False, # Characters do not come equally often (words, dates)
     seed:int=42, # The same seed trains the same model (on a CPU)

@@ -133,7 +133,7 @@ def check_task(images, labels, synthetic, kwargs:dict)->dict: # For `from_lists`
     _, vocab, longest = check_labels(images, labels, **rules)
     return {**kwargs, **task, 'chars': vocab.chars, 'max_len': longest}
 
-# %% ../../nbs/judge/02_curve.ipynb #e4a20cb7
+# %% ../../nbs/judge/02_curve.ipynb #49b638bd
 @dataclass
 class Trainings:
     "What the trainings of one curve share"
@@ -144,14 +144,14 @@ class Trainings:
     recipe:Recipe     # Architecture, steps and learning rates
     seed:int          # Of parts and weights
     kwargs:dict       # For `CaptchaDataLoaders.from_lists`
-    begin:tuple=None  # (model, `Spec`) that each training begins with; none: chance
+    begin:tuple=None  # (model, `Spec`) that each training begins with, a function that trains it; none: chance
     base:object=None  # A learner of the synthetic captchas, as soon as it is needed
 
-# %% ../../nbs/judge/02_curve.ipynb #c25514ea
+# %% ../../nbs/judge/02_curve.ipynb #f062d46b
 def pretrain(synthetic, folder:Path, recipe:Recipe, begin=None): # Learner
     "Train on synthetic captchas, or go on where that was interrupted"
     learn = captcha_learner(synthetic, recipe.arch)
-    if begin: start_from(learn, *begin)
+    if begin: start_from(learn, *begin[:2])
     epochs = default_epochs(len(synthetic.train_ds), synthetic.train.bs, recipe.synthetic_steps)
     resume = (folder/'last.ckpt').exists()
     with learn.no_bar(), learn.no_logging():
@@ -179,7 +179,7 @@ def loaders(self:Trainings, ids, base=None)->CaptchaDataLoaders:
     kwargs = {**self.kwargs, 'bs': self.recipe.bs, 'batch_tfms': tfms}
     return training_dls(images, labels, **kwargs)
 
-# %% ../../nbs/judge/02_curve.ipynb #0dfdfc0b
+# %% ../../nbs/judge/02_curve.ipynb #ad76361b
 @patch
 def train(self:Trainings, ids, base=None): # Learner
     "Train on the images `ids`, from the beginning or from what `base` has learned"
@@ -189,8 +189,10 @@ def train(self:Trainings, ids, base=None): # Learner
     steps, lr = recipe.steps, recipe.lr
     rehearse = None
     if self.begin:
-        steps, lr = recipe.base_steps, recipe.base_lr
-        start_from(learn, *self.begin)
+        *begin, fit = self.begin
+        start_from(learn, *begin)
+        with learn.no_bar(), learn.no_logging():
+            if not base: return fit(learn, self.seed, recipe)
     if base:
         steps, lr = recipe.tune_steps, recipe.tune_lr
         start_from(learn, base.model, base.spec)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/recipes/02_base.ipynb #2e532a72
+# %% ../../nbs/recipes/02_base.ipynb #f8fa2744
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +16,7 @@ from ..core import CaptchaError, Spec, accept_none
 from ..read.reader import Reader
 from ..draw.fonts import bold, package_fonts, sans
 from ..draw.synth import digits, lower, upper
-from ..data.labels import alphabet_of
+from ..data.labels import alphabet_of, normal_labels
 from ..train.base import best_size
 from ..train.fewlabels import Rehearse, start_from
 from ..train.learner import captcha_learner, usual_tfms
@@ -42,11 +42,14 @@ def untrained_reader(
     height, width = best_size(model, spec, images, **known)
     return model_reader(model, replace(spec, height=height, width=width, threshold=accept_none))
 
-# %% ../../nbs/recipes/02_base.ipynb #f754ac5e
+# %% ../../nbs/recipes/02_base.ipynb #09a06def
 def reader_of(model, images, **rules)->Reader:
     "The reader in a model file; for `base` at the size that suits these images"
-    is_base = model_file(model) != Path(model)
-    return untrained_reader(images, **rules) if is_base else load_reader(model)
+    return untrained_reader(images, **rules) if is_base(model) else load_reader(model)
+
+def is_base(model)->bool:
+    "Is the base model of the package meant, and not a file of that name?"
+    return model_file(model) != Path(model)
 
 # %% ../../nbs/recipes/02_base.ipynb #3b745e47
 def begin_from_base(learn):
@@ -65,13 +68,14 @@ def likely_chars(texts, chance:float=.001)->str:
     lacks_by_chance = (1 - 1/max(2, len(possible)))**len(written)
     return ''.join(sorted(possible if lacks_by_chance > chance else seen))
 
-# %% ../../nbs/recipes/02_base.ipynb #e39968d0
+# %% ../../nbs/recipes/02_base.ipynb #f1060165
 def base_options(images, texts, size:tuple=None, channels:int=1, **kwargs)->dict:
     "Arguments of `CaptchaDataLoaders.from_lists` for a learner that begins from the base"
-    if channels != 1: raise CaptchaError(f"channels is {channels}: the base model reads grey images, take 1")
+    texts = normal_labels(images, texts)
+    if channels not in (None, 1): raise CaptchaError(f"channels is {channels}: the base model reads grey images, take 1")
     size = size or best_size(*base_model(), images, texts)
     if not kwargs.get('chars'): kwargs['chars'] = likely_chars(texts)
-    return dict(size=size, channels=channels, **kwargs)
+    return dict(size=size, channels=1, **kwargs)
 
 # %% ../../nbs/recipes/02_base.ipynb #a58fa160
 @contextmanager
@@ -99,7 +103,7 @@ def share_of_world(n:int, recipe:Recipe=Recipe())->float:
     few = recipe.rehearse_labels
     return round(few/(few + max(few, n)), 2)
 
-# %% ../../nbs/recipes/02_base.ipynb #005d4fbf
+# %% ../../nbs/recipes/02_base.ipynb #1fdede2e
 _fonts = tuple(dict.fromkeys(package_fonts + sans + bold))
 
 def world_for(spec:Spec, texts, seed:int=42, recipe:Recipe=Recipe()): # `CaptchaDataLoaders`, or None
@@ -116,13 +120,14 @@ def reminded(learn, seed:int=42, recipe:Recipe=Recipe()):
     items = learn.dls.train_ds.items
     world = world_for(learn.spec, [learn.spec.text(o.text) for o in items], seed, recipe)
     tfms = learn.dls.train.after_batch
-    rehearse = world and Rehearse(world, share_of_world(len(items), recipe))
-    if world: tfms.add(rehearse)
+    share = share_of_world(len(items), recipe)
+    rehearse = Rehearse(world, share) if world and share else None
+    if rehearse: tfms.add(rehearse)
     try: yield
     finally:
-        if world: tfms.fs.remove(rehearse)
+        if rehearse: tfms.fs.remove(rehearse)
 
-# %% ../../nbs/recipes/02_base.ipynb #5e875bb7
+# %% ../../nbs/recipes/02_base.ipynb #e768eb26
 def base_epochs(
     n:int, # Training images
     bs:int, # Batch size
@@ -137,7 +142,20 @@ def train_from_base(learn, epochs:int=None, seed:int=42, recipe:Recipe=Recipe(),
     epochs = epochs or base_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe)
     with reminded(learn, seed, recipe): return train_captcha(learn, epochs, recipe.base_lr, **kwargs)
 
-# %% ../../nbs/recipes/02_base.ipynb #ba58a27f
+def fit_from_base(learn, seed:int=42, recipe:Recipe=Recipe()):
+    "The same for a learning curve, without checkpoints"
+    epochs = base_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe)
+    with reminded(learn, seed, recipe): learn.fit_one_cycle(epochs, recipe.base_lr)
+    return learn
+
+# %% ../../nbs/recipes/02_base.ipynb #86150fde
+def base_size(images, chars:str, lengths:tuple)->tuple: # (height, width)
+    "The size at which the base reads images without labels best"
+    known = ''.join(c for c in chars if c in base_model()[1].vocab.stoi)
+    rules = dict(alphabet=known, length=lengths) if known else {}
+    return best_size(*base_model(), images, **rules)
+
+# %% ../../nbs/recipes/02_base.ipynb #5a6d7752
 def base_learner(
     images, # Without labels
     chars:str, # The alphabet, as it is written
@@ -147,8 +165,7 @@ def base_learner(
     recipe:Recipe=Recipe()
 )->tuple: # (learner, endless synthetic captchas)
     "A learner that reads images as the base model does"
-    model, spec = base_model()
-    size = best_size(model, spec, images, alphabet=chars, length=lengths)
+    size = base_size(images, chars, lengths)
     task = Spec(alphabet_of(chars, fold), lengths[1], *size, 1, fold=fold)
     tfms = usual_tfms('crnn_base')
     synthetic = synthetic_loaders(Source('world', _fonts), task, lengths, chars, seed, tfms, recipe)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_labelled', 'train_few_labels', 'fine_tune_model']
 
-# %% ../../nbs/recipes/03_labelled.ipynb #96358ddd
+# %% ../../nbs/recipes/03_labelled.ipynb #70df3a0a
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..train.fewlabels import fit_two_stage, start_from
 from ..ship.modelfile import load_model, save_calibrated
 from .result import Result, advice, command_line, course_of, file_size, length_option, read_log
 from .synthetic import synthetic_for
-from .base import base_options, begin_from_base, keep_the_better, train_from_base
+from .base import base_options, begin_from_base, is_base, keep_the_better, train_from_base
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):
@@ -163,7 +163,7 @@ def _same_columns(spec):
     if not issubclass(archs[spec.arch], (crnn_small, conv_small)): return spec.arch_args
     return dict(stride=pick_stride(spec.width, spec.max_len)) | spec.arch_args
 
-# %% ../../nbs/recipes/03_labelled.ipynb #8feddc79
+# %% ../../nbs/recipes/03_labelled.ipynb #d87e73f3
 @delegates(CaptchaDataLoaders.from_folder)
 def fine_tune_model(
     model, # Model file to start from; it is kept
@@ -176,7 +176,9 @@ def fine_tune_model(
     **kwargs
 )->Result:
     "Go on with a model on labelled images, and calibrate it anew"
-    if str(model) == 'base': return train_labelled(data, out, None, epochs, patience, resume, recipe, **kwargs)
+    if is_base(model):
+        recipe = replace(recipe, arch='crnn_base', base_lr=recipe.tune_lr)
+        return train_labelled(data, out, None, epochs, patience, resume, recipe, **kwargs)
     run = run_folder(out, data)
     check_kept(model, out)
     check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)

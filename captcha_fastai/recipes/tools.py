@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['measure_curve', 'train_refiner', 'export_model']
 
-# %% ../../nbs/recipes/05_tools.ipynb #238e8d5b
+# %% ../../nbs/recipes/05_tools.ipynb #cdc68722
 import csv
 from pathlib import Path
 
@@ -29,12 +29,12 @@ from ..ship.onnx import export_onnx, opset
 from ..train.learner import task_of
 from .result import Result, command_line, file_size
 from .synthetic import find_style, style_text, synthetic_for
-from .base import base_model
+from .base import base_model, fit_from_base
 from .labelled import (as_written, check_above_0, check_outside, learner_for, run_folder,
                                              seed_everything)
 from .unlabelled import known_source, text_lengths
 
-# %% ../../nbs/recipes/05_tools.ipynb #71e594c2
+# %% ../../nbs/recipes/05_tools.ipynb #2e8c1e2b
 @delegates(learning_curve, but=['images', 'labels', 'synthetic', 'folder'])
 def measure_curve(
     data, # Folder of labelled images, or a table of file names and labels
@@ -54,7 +54,7 @@ def measure_curve(
         written = as_written(learn, data, label, seed=seed)
         kwargs['synthetic'] = synthetic_for(learn, style, out, **written, use_labels=False, recipe=recipe)
     else: kwargs.update(task_of(learn.spec))
-    if recipe.arch == 'crnn_base': kwargs['begin'] = base_model()
+    if recipe.arch == 'crnn_base': kwargs['begin'] = *base_model(), fit_from_base
     curve = learning_curve(*labelled(data, label), folder=out, recipe=recipe, **kwargs)
     return _curve_result(curve, out, data)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_unlabelled', 'self_train_model']
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #d0db50ad
+# %% ../../nbs/recipes/04_unlabelled.ipynb #73cad38f
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..train.selftrain import self_train
 from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, command_line, file_size
 from .synthetic import Source, find_style, parse_style, synthetic_for, synthetic_loaders
-from .base import base_learner
+from .base import base_learner, base_model, base_size, begin_from_base, is_base
 from .labelled import (as_written, check_above_0, check_kept, describe, finish, learner_from,
                                              run_folder, seed_everything)
 
@@ -60,7 +60,7 @@ def teach(
     if rare: warnings.warn(f"hardly ever read: {' '.join(sorted(rare))}: leave out what does not occur")
     return learn
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #8c33c62c
+# %% ../../nbs/recipes/04_unlabelled.ipynb #88f5f62f
 def train_unlabelled(
     images, # Folder, zip file or challenge file (*.json), or a list of images
     chars:str, # The alphabet
@@ -78,8 +78,10 @@ def train_unlabelled(
     seed = kwargs.get('seed', 42)
     seed_everything(seed)
     pool = unlabelled_images(images)
+    chars = ''.join(dict.fromkeys(nfc(chars)))
     task = (pool, chars, lengths, kwargs.get('fold', False), seed)
-    if style or recipe.arch != 'crnn_base': learn, synthetic = _taught(task, style or 'fit', run, resume, recipe)
+    unknown = base_model()[1].vocab.unknown(chars)
+    if style or unknown or recipe.arch != 'crnn_base': learn, synthetic = _taught(task, style or 'fit', run, resume, recipe)
     else:
         learn, synthetic = base_learner(*task, recipe)
         recipe = replace(recipe, round_steps=recipe.base_round_steps)
@@ -88,7 +90,7 @@ def train_unlabelled(
     teach(learn, pool, synthetic, (), run/'selftrain', lengths, **options)
     return _unmeasured(learn, Path(out), run, len(pool), length)
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #2ed4b410
+# %% ../../nbs/recipes/04_unlabelled.ipynb #6989ca61
 def _folder_of(images): return images if isinstance(images, (str, Path)) else None
 
 def known_source(style:str, pool, chars:str, lengths, folder)->Source:
@@ -103,28 +105,30 @@ def _taught(task, style, run, resume, recipe)->tuple: # (learner, synthetic capt
     source = known_source(style, pool, chars, lengths, run)
     synthetic = _synthetic_like(pool, source, chars, lengths, fold, seed, recipe)
     learn = captcha_learner(synthetic, recipe.arch)
+    if recipe.arch == 'crnn_base': begin_from_base(learn)
     train_captcha(learn, recipe.unlabelled_epochs, recipe.synthetic_lr, run, resume)
     return learn, synthetic
 
 def _synthetic_like(pool, source, chars, lengths, fold, seed, recipe):
     "Endless synthetic captchas of the size of unlabelled images"
-    chars = ''.join(dict.fromkeys(nfc(chars)))
-    spec = Spec(alphabet_of(chars, fold), lengths[1], *guess_size(pool), fold=fold)
+    size = guess_size(pool)
+    if recipe.arch == 'crnn_base': size = *base_size(pool, chars, lengths), 1
+    spec = Spec(alphabet_of(chars, fold), lengths[1], *size, fold=fold)
     return synthetic_loaders(source, spec, lengths, chars, seed, usual_tfms(recipe.arch), recipe)
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #d468e707
+# %% ../../nbs/recipes/04_unlabelled.ipynb #2ef46b2d
 def _unmeasured(learn, out, run, n, length):
     "Write a reader that nobody has measured, and say so"
     save_model(learn, out)
-    trained = f'Trained {describe(learn.spec)} on synthetic captchas, then on {n} images without labels.'
+    trained = f'Trained {describe(learn.spec)} on {n} images without labels.'
     quality = ('No image has a label, so nobody knows how often this is right. Confidences are not calibrated, '
                'and there is no threshold to accept readings by.')
-    files = f'model {file_size(out)}, log {run}/log.csv, rounds of self-training in {run}/selftrain'
+    files = f'model {file_size(out)}, rounds of self-training in {run}/selftrain'
     ask = 'label a hundred images and ask:  ' + command_line('captcha-evaluate', out, 'FOLDER')
     read = 'read images:  ' + command_line('captcha-read', out, 'IMAGE...', '--length', length)
     return Result(out, f'{trained}\n{learn.rounds[-1]}', quality, files, (ask, read), spec=learn.spec)
 
-# %% ../../nbs/recipes/04_unlabelled.ipynb #a1ce86bc
+# %% ../../nbs/recipes/04_unlabelled.ipynb #6acb8c5f
 def self_train_model(
     model, # Model file to start from; it is kept
     images, # Images without labels: a folder, zip file, challenge file or list
@@ -138,6 +142,9 @@ def self_train_model(
     "Make a model better with images that have no labels"
     run = run_folder(out, _folder_of(images), data)
     check_kept(model, out)
+    if is_base(model):
+        raise CaptchaError("base is no reader of your images yet: give a model from captcha-train, "
+                           "or, where there are no labels, use captcha-train-unlabelled")
     options = dict(balanced=kwargs.pop('balanced', True), seed=kwargs.get('seed', 42), recipe=recipe)
     seed_everything(options['seed'])
     pool = unlabelled_images(images)

@@ -43,7 +43,7 @@ def save_model(
 # %% ../../nbs/ship/00_modelfile.ipynb #5b2abf3c
 def _only_trains(name): return name.startswith('auxiliary_ctc.')
 
-# %% ../../nbs/ship/00_modelfile.ipynb #605912de
+# %% ../../nbs/ship/00_modelfile.ipynb #73e15202
 _factor = '/factor' # Ends the name of a matrix's factors
 
 def packed(weights:dict)->dict:
@@ -64,6 +64,7 @@ def unpacked(weights:dict)->dict:
     for name,w in weights.items():
         if name.endswith(_factor): continue
         factor = weights.get(name + _factor)
+        if factor is not None and factor.shape != w.shape[:1]: raise ModelError(f"{name!r} has {len(factor)} factors")
         out[name] = w if factor is None else (w.flatten(1)*factor[:, None]).view(w.shape)
     return out
 

@@ -94,7 +94,7 @@ def read_refiner_style(path)->str:
         meta = f.metadata() or {}
         return meta.get('style', '')
 
-# %% ../../nbs/train/15_refine.ipynb #22f8fee1
+# %% ../../nbs/train/15_refine.ipynb #35fb9713
 class Refine(Fingerprinted, SyntheticOnly, DisplayedTransform):
     "Refine a batch of synthetic captchas, numbers from 0 to 1"
     order = 20
@@ -111,6 +111,7 @@ class Refine(Fingerprinted, SyntheticOnly, DisplayedTransform):
 
     def encodes(self, x:TensorImage):
         n, wants = x.shape[1], self.refiner.args['channels']
+        if n == 1 < wants: return self.encodes(x.expand(-1, wants, -1, -1)).mean(1, keepdim=True)
         if n != wants: raise ModelError(f"images have {n} channels: the refiner is for {wants}")
         half = has_bf16(x.device) if self.bf16 is None else self.bf16
         y = x.as_subclass(Tensor)*2 - 1
