@@ -136,6 +136,7 @@ def test_long_texts_are_no_images_and_said_so_at_once(src):
     assert len(str(e.value)) < 1000
 
 
+@settings(deadline=None)
 @given(st.sampled_from(modes), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
 def test_any_mode_and_size_is_prepared(mode, w, h, channels):
     x = prep(Image.new(mode, (w, h)), Spec('ab', 2, height=8, width=20, channels=channels))

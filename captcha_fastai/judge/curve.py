@@ -276,7 +276,8 @@ def learning_curve(
     check_sizes(sizes, len(images))
     kwargs = check_task(images, labels, synthetic, kwargs)
     origin = synthetic_fingerprint(synthetic) if synthetic else None
-    folder = cache_folder(folder, [image_fingerprint(o) for o in images], labels, sizes, recipe, seed, kwargs, origin, bool(begin))
+    marks = [image_fingerprint(o) for o in images]
+    folder = cache_folder(folder, marks, labels, sizes, recipe, seed, kwargs, origin, bool(begin))
     pool, test = train_and_test(images, labels, max(sizes), seed)
     trainings = Trainings(images, labels, synthetic, folder, recipe, seed, kwargs, begin)
     return trainings.curve(planned(sizes, subsets, bool(synthetic), scratch), pool, test)

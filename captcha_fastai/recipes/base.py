@@ -72,7 +72,7 @@ def likely_chars(texts, chance:float=.001)->str:
 def base_options(images, texts, size:tuple=None, channels:int=1, **kwargs)->dict:
     "Arguments of `CaptchaDataLoaders.from_lists` for a learner that begins from the base"
     texts = normal_labels(images, texts)
-    if channels not in (None, 1): raise CaptchaError(f"channels is {channels}: the base model reads grey images, take 1")
+    if channels not in (None, 1): raise CaptchaError(f"channels is {channels}: the base reads grey images, take 1")
     size = size or best_size(*base_model(), images, texts)
     if not kwargs.get('chars'): kwargs['chars'] = likely_chars(texts)
     return dict(size=size, channels=1, **kwargs)

@@ -115,7 +115,8 @@ def train_labelled(
         if style:
             synthetic = synthetic_for(learn, style, run, **as_written(learn, data, **kwargs), recipe=recipe)
             fit_two_stage(learn, synthetic, run, epochs=epochs, recipe=recipe, **stop)
-        elif recipe.arch == 'crnn_base': train_from_base(learn, epochs, kwargs.get('seed', 42), recipe, folder=run, **stop)
+        elif recipe.arch == 'crnn_base':
+            train_from_base(learn, epochs, kwargs.get('seed', 42), recipe, folder=run, **stop)
         else: train_captcha(learn, epochs, recipe.lr, run, **stop)
     return finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
 

@@ -81,7 +81,8 @@ def train_unlabelled(
     chars = ''.join(dict.fromkeys(nfc(chars)))
     task = (pool, chars, lengths, kwargs.get('fold', False), seed)
     unknown = base_model()[1].vocab.unknown(chars)
-    if style or unknown or recipe.arch != 'crnn_base': learn, synthetic = _taught(task, style or 'fit', run, resume, recipe)
+    if style or unknown or recipe.arch != 'crnn_base':
+        learn, synthetic = _taught(task, style or 'fit', run, resume, recipe)
     else:
         learn, synthetic = base_learner(*task, recipe)
         recipe = replace(recipe, round_steps=recipe.base_round_steps)
