@@ -78,14 +78,8 @@ def train_unlabelled(
     seed = kwargs.get('seed', 42)
     seed_everything(seed)
     pool = unlabelled_images(images)
-    chars = ''.join(dict.fromkeys(nfc(chars)))
-    task = (pool, chars, lengths, kwargs.get('fold', False), seed)
-    unknown = base_model()[1].vocab.unknown(chars)
-    if style or unknown or recipe.arch != 'crnn_base':
-        learn, synthetic = _taught(task, style or 'fit', run, resume, recipe)
-    else:
-        learn, synthetic = base_learner(*task, recipe)
-        recipe = replace(recipe, round_steps=recipe.base_round_steps)
+    task = pool, ''.join(dict.fromkeys(nfc(chars))), lengths, kwargs.get('fold', False), seed
+    learn, synthetic, recipe = _beginning(task, style, run, resume, recipe)
     save_model(learn, out)
     options = dict(balanced=kwargs.get('balanced', True), seed=seed, recipe=recipe)
     teach(learn, pool, synthetic, (), run/'selftrain', lengths, **options)
@@ -99,6 +93,13 @@ def known_source(style:str, pool, chars:str, lengths, folder)->Source:
     source = parse_style(style)
     if source.style != 'fit': return source
     return source.found(find_style(pool, chars, lengths, folder=folder, fonts=source.fonts))
+
+def _beginning(task, style, run, resume, recipe)->tuple: # (learner, synthetic captchas, recipe)
+    "A learner from the base model, unless a style is given, or a character that the base does not know"
+    unknown = base_model()[1].vocab.unknown(task[1])
+    if style or unknown or recipe.arch != 'crnn_base':
+        return *_taught(task, style or 'fit', run, resume, recipe), recipe
+    return *base_learner(*task, recipe), replace(recipe, round_steps=recipe.base_round_steps)
 
 def _taught(task, style, run, resume, recipe)->tuple: # (learner, synthetic captchas)
     "A learner that has seen synthetic captchas like the images"
