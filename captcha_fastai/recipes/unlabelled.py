@@ -94,6 +94,14 @@ def known_source(style:str, pool, chars:str, lengths, folder)->Source:
     if source.style != 'fit': return source
     return source.found(find_style(pool, chars, lengths, folder=folder, fonts=source.fonts))
 
+def _synthetic_like(pool, source, chars, lengths, fold, seed, recipe):
+    "Endless synthetic captchas of the size of unlabelled images"
+    size = guess_size(pool)
+    if recipe.arch == 'crnn_base': size = *base_size(pool, chars, lengths), 1
+    spec = Spec(alphabet_of(chars, fold), lengths[1], *size, fold=fold)
+    return synthetic_loaders(source, spec, lengths, chars, seed, usual_tfms(recipe.arch), recipe)
+
+# %% ../../nbs/recipes/04_unlabelled.ipynb #a1b2c3d4
 def _beginning(task, style, run, resume, recipe)->tuple: # (learner, synthetic captchas, recipe)
     "A learner from the base model, unless a style is given, or a character that the base does not know"
     unknown = base_model()[1].vocab.unknown(task[1])
@@ -110,13 +118,6 @@ def _taught(task, style, run, resume, recipe)->tuple: # (learner, synthetic capt
     if recipe.arch == 'crnn_base': begin_from_base(learn)
     train_captcha(learn, recipe.unlabelled_epochs, recipe.synthetic_lr, run, resume)
     return learn, synthetic
-
-def _synthetic_like(pool, source, chars, lengths, fold, seed, recipe):
-    "Endless synthetic captchas of the size of unlabelled images"
-    size = guess_size(pool)
-    if recipe.arch == 'crnn_base': size = *base_size(pool, chars, lengths), 1
-    spec = Spec(alphabet_of(chars, fold), lengths[1], *size, fold=fold)
-    return synthetic_loaders(source, spec, lengths, chars, seed, usual_tfms(recipe.arch), recipe)
 
 # %% ../../nbs/recipes/04_unlabelled.ipynb #2ef46b2d
 def _unmeasured(learn, out, run, n, length):
