@@ -145,9 +145,7 @@ def self_train_model(
     "Make a model better with images that have no labels"
     run = run_folder(out, _folder_of(images), data)
     check_kept(model, out)
-    if is_base(model):
-        raise CaptchaError("base is no reader of your images yet: give a model from captcha-train, "
-                           "or, where there are no labels, use captcha-train-unlabelled")
+    if is_base(model): raise CaptchaError("base knows nothing of your images yet: give a model from captcha-train")
     options = dict(balanced=kwargs.pop('balanced', True), seed=kwargs.get('seed', 42), recipe=recipe)
     seed_everything(options['seed'])
     pool = unlabelled_images(images)
