@@ -46,7 +46,7 @@ def one_case_letters(path):
     try:
         font = ImageFont.truetype(path, 32)
         has = TTFont(path, fontNumber=0, lazy=True).getBestCmap() or {}
-    except Exception: return None                                      # noqa: a font that cannot be opened is left out
+    except Exception: return None                                      # a font that cannot be opened is left out
     if any(ord(c) not in has for c in digits + lower + upper): return None
     pictures = {c: letter_picture(font, c) for c in digits + lower + upper}
     box = letter_picture(font, '\uffff')
