@@ -85,7 +85,7 @@ def test_what_is_not_for_captchas_is_said_so():
 
 
 def test_an_unknown_architecture_is_refused():
-    with pytest.raises(CaptchaError, match='choose from crnn_small, crnn_tiny, conv_small, heads_small, '): captcha_learner(loaders(), 'resnet')
+    with pytest.raises(CaptchaError, match='choose from (?=.*crnn_base)crnn_small, crnn_tiny, conv_small, heads_small, .*multi_head, pool_free, crnn'): captcha_learner(loaders(), 'resnet')
 
 
 def one_label(ids, items): return SimpleNamespace(train_ds=SimpleNamespace(items=items, tls=[[torch.tensor(ids)]]), valid_ds=SimpleNamespace(items=[], tls=[[]]), vocab=Vocab('xy'))

@@ -46,7 +46,7 @@ def test_every_architecture_answers_as_in_torch_for_any_batch_size(arch, args, t
     assert reader.spec == learn.spec
     for private in ('File "', str(Path(torch.__file__).parent.parent), str(root)):
         assert private.encode() not in (tmp_path/'m.onnx').read_bytes(), 'it says nothing of this machine'
-    for n in (1, 3): assert np.allclose(reader.logp([captcha]*n), model_reader(learn.model, learn.spec).logp([captcha]*n), atol=1e-3)
+    for n in (1, 3): assert np.allclose(reader.logp([captcha]*n), model_reader(learn.model, learn.spec).logp([captcha]*n), atol=1e-3 if learn.spec.arch == 'crnn_base' else 1e-4)
 
 
 def test_notes_are_taken_out_of_functions_and_inner_graphs_too():

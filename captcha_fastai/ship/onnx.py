@@ -154,8 +154,8 @@ def _texts(logp, spec): # [(ids, confidence)]
 def check_float(have, want, spec:Spec):
     "Refuse an exported model that differs from torch"
     off = np.abs(have-want).max()
-    if not off <= 1e-3:
-        raise ModelError(f"log-probabilities differ from torch by {off:.2g}: at most 0.001")
+    most = 1e-3 if spec.arch == 'crnn_base' else 1e-4      # onnxruntime rounds its deeper net more coarsely
+    if not off <= most: raise ModelError(f"log-probabilities differ from torch by {off:.2g}: at most {most:g}")
     differ = [a[0] != b[0] for a,b in zip(_texts(have, spec), _texts(want, spec))]
     if any(differ):
         raise ModelError(f"{sum(differ)} of {len(have)} images are read otherwise than by torch")
