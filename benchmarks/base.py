@@ -24,8 +24,8 @@ from torch import nn
 from captcha_fastai.core import Spec, accept_none, atomic_path
 from captcha_fastai.draw.fonts import known_fonts
 from captcha_fastai.draw.world import draw_world
-from captcha_fastai.ship.modelfile import save_model
-from captcha_fastai.train.models import make_model
+from captcha_fastai.ship.modelfile import load_model, save_model
+from captcha_fastai.train.models import has_bf16, make_model
 
 digits, lower, upper = string.digits, string.ascii_lowercase, string.ascii_uppercase
 chars = digits + lower + upper + string.punctuation + ' '           # printable ASCII
@@ -106,7 +106,7 @@ def sample_text(rng, proportion):
 
 
 widths = {64: 3, 80: 4, 96: 8, 112: 10, 128: 16, 144: 14, 160: 14, 176: 10, 192: 8, 224: 6, 256: 4, 320: 3}
-heights = {48: 82, 64: 10, 96: 8}
+heights = {48: 76, 64: 12, 96: 12}
 
 
 def make_batch(seed, i, bs, fonts):
@@ -118,7 +118,7 @@ def make_batch(seed, i, bs, fonts):
     x = np.empty((bs, 1, height, width), np.uint8)
     texts, middles = [], []
     for k in range(bs):
-        h = int(20*5**rng.random()) if height == 48 else int(height/2*2**rng.uniform(0, 1.3))
+        h = int(20*5**rng.random()) if height == 48 else int(height/3*3**rng.uniform(0, 1.2))
         w = max(24, int(h*width/height/math.exp(rng.gauss(0, .22))))
         text = sample_text(rng, w/h/largest)
         picture, at = draw_world(text, rng, w, h, fonts.of(text), largest)
@@ -175,6 +175,7 @@ def main(folder: str = 'models/base',  # Checkpoint and log
          lr: float = 2e-3,  # Peak learning rate
          decay: float = .25,  # Share of the steps in which the learning rate falls
          seed: int = 1,
+         begin_from: str = None,  # Model file whose weights to begin with, where there is no checkpoint; `base` is the package's
          write_to: str = None):  # Write the model as it is to this file, and stop
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -189,6 +190,7 @@ def main(folder: str = 'models/base',  # Checkpoint and log
         model.load_state_dict(state['model'])
         opt.load_state_dict(state['opt'])
         start = state['step']
+    elif begin_from: model.load_state_dict(load_model(begin_from)[0].state_dict())
     if write_to: return write(model, write_to)
     fonts = find_fonts()
     (results/'base_fonts.csv').write_text('\n'.join(['font', *(Path(o).name for o in fonts.any)]) + '\n')
@@ -198,8 +200,8 @@ def main(folder: str = 'models/base',  # Checkpoint and log
     for step, (x, texts, middles) in enumerate(dl, start):
         for g in opt.param_groups: g['lr'] = rate(step, steps, lr, decay)
         x = ((torch.as_tensor(x).float()/255 - spec.mean)/spec.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast('cpu', torch.bfloat16): out = model.train()(x)
-        ctc, loss = losses(out, texts, middles, max(0, 1 - step/1500))
+        with torch.autocast('cpu', torch.bfloat16, enabled=has_bf16('cpu')): out = model.train()(x)
+        ctc, loss = losses(out, texts, middles, 0 if begin_from else max(0, 1 - step/1500))
         opt.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.)

@@ -21,7 +21,7 @@ every_clutter = pytest.mark.parametrize('name', [*clutters, *with_fonts])
 
 def test_all_are_registered():
     assert list(clutters) == 'lines curves grid boxes arcs specks strokes border'.split()
-    assert list(grounds) == 'plain ramp clouds tiles stripes speckled'.split()
+    assert list(grounds) == 'plain ramp clouds tiles bands stripes speckled'.split()
 
 
 @every_clutter
@@ -69,6 +69,12 @@ def test_a_ground_is_a_canvas_of_the_size(name, size):
 @pytest.mark.parametrize('name', [o for o in grounds if o != 'plain'])
 def test_grounds_are_not_plain(name):
     assert np.mean([np.ptp(grounds[name](Random(seed), 160, 60)) > .02 for seed in range(20)]) > .8
+
+
+def test_a_band_goes_through():
+    for seed in range(20):
+        x = grounds['bands'](Random(seed), 160, 60)
+        assert (x == x[:1]).all() or (x == x[:, :1]).all()
 
 
 def test_plain_paper_is_empty(): assert not grounds['plain'](Random(1), 160, 60).any()

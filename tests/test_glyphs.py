@@ -12,7 +12,7 @@ from captcha_fastai.draw.glyphs import Hand, advance, font_size, font_sizes, pla
 plain = Hand(sans[:1], em=30, base=38)
 hands = {
     'plain': plain, 'rotated': replace(plain, angle=30), 'slanted': replace(plain, slant=-.4),
-    'wobbling': replace(plain, wobble=.2), 'of sizes': replace(plain, sizes=.2), 'of tones': replace(plain, tones=.6),
+    'wobbling': replace(plain, wobble=.2), 'jittering': replace(plain, jitter=.35), 'of sizes': replace(plain, sizes=.2), 'of tones': replace(plain, tones=.6),
     'thick': replace(plain, stroke=2), 'close': replace(plain, track=.75), 'wide': replace(plain, stretch=1.3),
     'falling': replace(plain, slope=.15), 'hanging': replace(plain, bow=8.), 'large pixels': replace(plain, grain=3),
     'dots': replace(plain, grain=3, dots=True), 'small pixels': replace(plain, grain=1, em=14), 'of fonts': replace(plain, fonts=sans)}

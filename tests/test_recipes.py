@@ -5,7 +5,7 @@ import pytest
 from fastai.data.transforms import Normalize
 from safetensors.torch import load_file
 
-from captcha_fastai.core import CaptchaError, Spec
+from captcha_fastai.core import CaptchaError, Spec, accept_none
 from captcha_fastai.data.labels import labelled
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.look import Look, load_looks, save_looks
@@ -14,10 +14,10 @@ from captcha_fastai.judge.report import Report
 from captcha_fastai.read.images import image_files
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import synthetic
-from captcha_fastai.recipes.labelled import learner_from, train_few_labels, train_labelled, with_peak_lr
+from captcha_fastai.recipes.labelled import learner_from, parse_size, train_few_labels, train_labelled, with_peak_lr
 from captcha_fastai.recipes.reading import as_options, evaluated, reading_summary
-from captcha_fastai.recipes.result import Result, advice, command_line, course_of, length_option
-from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for
+from captcha_fastai.recipes.result import Result, advice, command_line, length_option
+from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for, written_chars
 from captcha_fastai.recipes.unlabelled import check_length, not_held_out, text_lengths
 from captcha_fastai.ship.modelfile import load_reader, save_model
 from captcha_fastai.train.fewlabels import synth_of
@@ -113,6 +113,17 @@ def test_a_reader_that_ignores_case_sees_both_cases(tmp_path, monkeypatch):
     assert set(''.join(seen[0])) == {*'AaBb'}
 
 
+def test_synthetic_captchas_have_the_proportions_of_the_images(more, tmp_path):
+    learn = captcha_learner(CaptchaDataLoaders.from_folder(more, size=(48, 160)))
+    found = synthetic_for(learn, 'simple', tmp_path)
+    assert synth_of(found).size == (32, 64) and (found.spec.height, found.spec.width) == (48, 160)
+
+
+@pytest.mark.parametrize('written, chars', [('AB7', '7ABCß'), ('ab7', '7abcß'), ('Ab', '7AbCcß'), ('7', '7abcß')])
+def test_characters_that_no_label_has_are_written_as_the_others_are(written, chars):
+    assert written_chars(Spec('7abcß', 2, fold=True), written) == chars
+
+
 # Numbers
 
 def test_learning_rates_keep_their_ratio():
@@ -158,14 +169,6 @@ def test_the_same_seed_trains_the_same_model(more, tmp_path):
 
 # Last words
 
-def row(train, valid, acc): return dict(train_loss=str(train), valid_loss=str(valid), captcha_acc=str(acc))
-
-
-@pytest.mark.parametrize('log, course', [([row(3, 3.1, 0)], 'plateau'), ([row(.14, 5, 0)], 'memorising'), ([row(.1, .2, .9)], 'learning'),
-                                         ([row(1, 1.2, .3)], 'learning'), ([], 'learning')])
-def test_how_a_run_went(log, course): assert course_of(log) == course
-
-
 def test_a_good_reader_needs_no_advice(): assert advice(Report(['a'], [Reading('a', 1.)]), 'learning', 'd', False) == []
 
 
@@ -176,6 +179,22 @@ def test_advice_is_in_the_order_of_what_helps_most():
     assert order == sorted(order)
     assert '1.png' not in lines, 'a reading that is unsure says nothing of the label'
     assert '--style fit' not in '\n'.join(advice(poor, 'plateau', 'my images', True)), 'it had synthetic captchas'
+
+
+def test_advice_tells_the_size_and_the_length():
+    poor = Report(['ab', 'cd'], [Reading('xb', .9, name='0.png'), Reading('c', .1, name='1.png')])
+    spec = Spec('abcdx', 2, 48, 160, arch='crnn_small')
+    lines = advice(poor, 'plateau', 'd', False, spec, (96, 320))
+    assert lines[0].startswith('It reads next to nothing.') and lines[1].endswith('captcha-train d')
+    assert lines[-2].endswith('(96x320 became 48x160): captcha-train d --size 96x320')
+    assert '--length 2: 1 of 2 had another one' in lines[-1]
+    lines = advice(Report(['ab', 'c'], [Reading('ab', .9), Reading('xx', .1)]), 'learning', 'd', False, spec, (50, 160))
+    assert lines[0].startswith('This reader is not good yet.') and 'curve' in lines[-1], 'labels of two lengths, images of the size'
+
+
+@pytest.mark.parametrize('size', ['48', '48x', '0x10', '48x160x3', 'axb', '48x5000', '-4x8'])
+def test_a_size_is_two_numbers(size):
+    with pytest.raises(CaptchaError, match='size is'): parse_size(size)
 
 
 def test_the_last_words_leave_out_what_there_is_not():
@@ -195,6 +214,15 @@ def test_a_poor_evaluation_says_what_would_help():
     assert "captcha-finetune MODEL.safetensors 'my images' --label stem" in words and 'captcha-export' not in words, 'an ONNX file is neither tuned nor exported'
     good = Report(['ab'], [Reading('ab', .9)])
     assert 'What would help' not in str(evaluated(good, 'm.safetensors', 'my images', {}))
+
+
+@pytest.mark.parametrize('truths, threshold, sign', [
+    (['aB', 'cd'], accept_none, 'characters that it does not know: B.'), (['abc', 'cd'], accept_none, '1 labels are longer than 2 characters.'),
+    (['ab', 'cd'], .9, 'it was sure of some of those'), (['ab', 'cd'], accept_none, None), (['xy', 'cd'], .9, None)])
+def test_images_of_another_kind_are_called_so(truths, threshold, sign):
+    report = Report(truths, [Reading('xy', .5), Reading('x', .5)], threshold=threshold)
+    words = str(evaluated(report, 'm.safetensors', 'd', {}, spec=Spec('abcdxy', 2)))
+    assert ('another kind' in words) == bool(sign) and (sign or '') in words
 
 
 def test_options_are_repeated_as_typed():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from fastai.vision.all import Callback, set_seed
+from fastai.vision.all import Callback, L, set_seed
 from PIL import Image
 
 import captcha_fastai.data.online  # noqa: F401 (from_synth)
@@ -16,7 +16,7 @@ from captcha_fastai.data.augment import Replace
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.train.checkpoint import Checkpoint, load_checkpoint
 from captcha_fastai.train.learner import captcha_learner
-from captcha_fastai.train.schedule import Recipe, data_digest, default_epochs, run_settings, train_average, train_captcha
+from captcha_fastai.train.schedule import Recipe, Watch, course_of, data_digest, default_epochs, run_settings, train_average, train_captcha
 from helpers import StopAfter, assert_equal_weights, weights
 
 
@@ -193,3 +193,58 @@ def test_a_trial_of_a_few_steps_does_not_use_up_the_warm_up(goal, steps):
         learn.fit_one_cycle(1)
         learn.fit_one_cycle(1)                                               # begins it again, unless characters had been seen
     assert learn.warmup.state['step'] == steps
+
+
+# A run that goes badly
+
+def row(train, valid, acc): return dict(train_loss=str(train), valid_loss=str(valid), captcha_acc=str(acc))
+
+
+@pytest.mark.parametrize('log, course', [
+    ([row(3, 3.1, 0)], 'plateau'), ([row(.14, 5, 0)], 'memorising'), ([row(.1, .2, .9)], 'learning'), ([row(1, 1.2, .3)], 'learning'),
+    ([row(2, 4, 0), row(1, 4.2, 0), row(.2, 4.5, .2)], 'memorising'), ([row(2, 4, 0), row(1, 3, 0), row(.2, 2, 0)], 'learning'),
+    ([row(3, 3, 0)]*9, 'plateau'), ([row('nan', 'nan', 0)], 'plateau'), ([], 'learning')])
+def test_how_a_run_goes(log, course): assert course_of(log) == course
+
+
+class Pretend(Callback):
+    "Pretend that each epoch has such losses and such an accuracy"
+    order = 55
+    def __init__(self, of): self.of = of
+    def after_epoch(self):
+        more = self.recorder.values[-1][3:]
+        self.recorder.values[-1] = L([*self.of(self.epoch), *more])
+
+
+def said_while(of, capsys, epochs=12):
+    learn = tiny_learner()
+    learn.warmup.leave()
+    capsys.readouterr()
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-6, cbs=[Pretend(of), Watch()])
+    return capsys.readouterr().out.strip().splitlines()
+
+
+def test_a_run_that_memorises_says_so_once_after_a_third(capsys):
+    lines = said_while(lambda i: (3/(i+1), 3. + i/10, 0.), capsys)
+    assert len(lines) == 1
+    assert lines[0].startswith('this run learns its training images by heart: after 4 of 12 epochs training loss 0.75, validation loss 3.30, 0% of')
+    assert 'more labels' in lines[0]
+
+
+def test_a_plateau_is_called_one_after_a_half(capsys):
+    lines = said_while(lambda i: (3., 3.1, 0.), capsys)
+    assert len(lines) == 1 and lines[0].startswith('this run learns next to nothing: after 6 of 12 epochs')
+
+
+@pytest.mark.parametrize('of', [lambda i: (3/(i+1), 3.5/(i+1), 0.), lambda i: (.1, 1., .6), lambda i: (1., 1.2, .3)])
+def test_a_run_that_learns_is_not_disturbed(of, capsys): assert not said_while(of, capsys)
+
+
+def test_a_short_run_is_not_judged(capsys): assert not said_while(lambda i: (3., 3.1, 0.), capsys, epochs=5)
+
+
+def test_a_warm_up_is_not_memorising(capsys):
+    learn = tiny_learner()
+    capsys.readouterr()
+    with learn.no_bar(), learn.no_logging(): learn.fit(6, 1e-6, cbs=[Pretend(lambda i: (.1, 3., .2)), Watch()])
+    assert not learn.warmup.over and not capsys.readouterr().out

@@ -204,6 +204,16 @@ def tiles(rng:Random, w:int, h:int)->np.ndarray:
         out[y:end_y, x:end_x] = tone
     return out
 
+# %% ../../nbs/draw/09_clutter.ipynb #8be1afaf
+@ground
+def bands(rng:Random, w:int, h:int)->np.ndarray:
+    "Two to six bands, each with its tone"
+    n = rng.randint(2, 6)
+    tones = np.array([rng.uniform(-.5, .4) for _ in range(n)], np.float32)
+    edges = sorted(rng.random() for _ in range(n-1))
+    if rng.random() < .7: return np.tile(tones[np.searchsorted(edges, np.arange(w)/w)], (h, 1))
+    return np.tile(tones[np.searchsorted(edges, np.arange(h)/h)][:, None], (1, w))
+
 # %% ../../nbs/draw/09_clutter.ipynb #b968d217
 @ground
 def stripes(rng:Random, w:int, h:int)->np.ndarray:

@@ -59,6 +59,7 @@ class Hand:
     angle:float = 0.   # Most degrees that a letter is rotated, both ways
     slant:float = 0.   # Shear of all letters, pixels per pixel
     wobble:float = 0.  # Most that a letter leaves the baseline, in ems
+    jitter:float = 0.  # Most that a letter moves along the line, as a share of its room
     sizes:float = 0.   # Most that a letter's size differs, as a share
     tones:float = 0.   # Most that a letter is paler, as a share
     stroke:int = 0     # Pixels that letters are thicker on each side
@@ -78,6 +79,7 @@ def _one_place(c, file, hand, size, rng, begin)->tuple: # (`Place` on row 0, col
     up = rng.uniform(-hand.wobble, hand.wobble)*hand.em
     angle = math.radians(rng.uniform(-hand.angle, hand.angle))
     x = begin + room/2
+    if hand.jitter: x += rng.uniform(-hand.jitter, hand.jitter)*room
     if hand.grain: x = float(round(x))
     return Place(x, up, angle, scale*stretch, scale, hand.slant), begin + room
 

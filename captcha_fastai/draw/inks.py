@@ -94,7 +94,7 @@ directions = (1, 1), (-1, -1), (1, 0), (0, 1), (-1, 1), (1, -1)
 @ink
 def embossed(canvas:np.ndarray, letters:Written, rng:Random):
     "Letters with a dark and a light edge"
-    step = _step(rng, letters.em, .02, .06)
+    step = _step(rng, letters.em, .02, rng.choice((.06, .12)))
     dx, dy = rng.choice(directions)
     inner = rng.choice((0, 0, rng.uniform(0, .4)))
     dark = np.clip(moved(letters.fill, dx*step, dy*step) - letters.fill, 0, 1)

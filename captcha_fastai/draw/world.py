@@ -60,7 +60,8 @@ def _some_accidents(rng, em, height)->dict: # Traits of a `Hand`
     wobble = _sometimes(rng, .5, min(.8, max(.02, spare)))
     sizes = _sometimes(rng, .25, .22)
     tones = _sometimes(rng, .2, .55)
-    return dict(angle=angle, slant=slant, wobble=wobble, sizes=sizes, tones=tones)
+    jitter = _sometimes(rng, .2, .35)
+    return dict(angle=angle, slant=slant, wobble=wobble, sizes=sizes, tones=tones, jitter=jitter)
 
 # %% ../../nbs/draw/11_world.ipynb #3e8bd3da
 def _large_pixels(rng, em)->dict: # Traits of a `Hand`
@@ -75,7 +76,7 @@ def _some_rarities(rng, em, height)->dict: # Traits of a `Hand`
     if rng.random() < .12: traits['slope'] = rng.uniform(-.15, .15)
     if rng.random() < .06: traits['bow'] = rng.uniform(-.25, .25)*height
     if rng.random() < .15: traits['stroke'] = max(1, round(em*rng.uniform(.02, .07)))
-    if em < 70 and rng.random() < .12: traits.update(_large_pixels(rng, em), angle=0, slope=0., bow=0.)
+    if em < 70 and rng.random() < .16: traits.update(_large_pixels(rng, em), angle=0, slope=0., bow=0.)
     return traits
 
 # %% ../../nbs/draw/11_world.ipynb #8ebf7b69
@@ -190,7 +191,7 @@ def draw_world(
 )->tuple: # (picture of mode 'L', column of each letter's middle in pixels)
     "A captcha of one of a thousand kinds, and where its letters are"
     hand = choose_hand(text, rng, width, height, fonts, largest)
-    name = 'filled' if rng.random() < .5 else rng.choice(list(inks))
+    name = 'filled' if rng.random() < .45 else rng.choice(list(inks))
     if hand.grain and name in outlined: name = 'filled'        # large pixels have no outline
     letters = write_text(text, hand, rng, width, height, name in outlined)
     canvas = some_ground(rng, width, height)

@@ -14,13 +14,14 @@ from fastcore.meta import delegates
 
 from ..core import CaptchaError, check_range, nfc
 from ..data.labels import labelled
+from ..data.images import commonest_size
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
 from ..train.models import archs, conv_small, crnn_small, pick_stride
 from ..train.learner import captcha_learner, usual_tfms
-from ..train.schedule import Recipe, default_epochs, train_captcha
+from ..train.schedule import Recipe, course_of, default_epochs, train_captcha
 from ..train.fewlabels import fit_two_stage, start_from
 from ..ship.modelfile import load_model, save_calibrated
-from .result import Result, advice, command_line, course_of, file_size, length_option, read_log
+from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
 from .base import base_options, begin_from_base, is_base, keep_the_better, train_from_base
 
@@ -54,6 +55,16 @@ def seed_everything(seed:int):
     check_range(0, seed=seed)
     set_seed(seed, reproducible=True)
 
+# %% ../../nbs/recipes/03_labelled.ipynb #a83bfcd4
+def parse_size(
+    size:str # Height and width, such as 48x160; None is left to the images
+)->tuple: # (height, width), or None
+    "A size of images, as it is typed"
+    if size is None: return None
+    numbers = [int(o) for o in str(size).lower().split('x') if o.isdecimal()]
+    if len(numbers) == 2 and min(numbers) > 0 and max(numbers) <= 4096: return tuple(numbers)
+    raise CaptchaError(f"size is {size!r}: give height and width in pixels, up to 4096, such as 48x160")
+
 # %% ../../nbs/recipes/03_labelled.ipynb #a5d0e63f
 def with_peak_lr(recipe:Recipe, lr:float=None)->Recipe:
     "A recipe with another peak learning rate from scratch; the others follow in proportion"
@@ -77,7 +88,8 @@ def finish(
     chosen = f'a little flattering: temperature and threshold were chosen on them{caution}'
     quality = f'Of {n_valid} validation images ({chosen}):\n\n{report}'
     files = f'model {file_size(out)}, log {run}/log.csv, checkpoint {run}/last.ckpt'
-    helps = advice(report, course_of(read_log(run)), data, pretrained, learn.spec.arch)
+    size = commonest_size([o.image for o in learn.dls.train_ds.items])[:2]
+    helps = advice(report, course_of(read_log(run)), data, pretrained, learn.spec, size)
     return Result(out, done, quality, files, next_commands(out, data, label, texts), tuple(helps), report, learn.spec)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #550cd0b0

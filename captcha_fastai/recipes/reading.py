@@ -9,7 +9,7 @@ __all__ = []
 import csv, json
 from dataclasses import asdict
 
-from ..core import accept_none, atomic_path, read_text
+from ..core import Spec, accept_none, atomic_path, read_text
 from .result import Result, command_line
 
 # %% ../../nbs/recipes/06_reading.ipynb #c1cad321
@@ -92,8 +92,20 @@ def _from(threshold):
     if not threshold: return 'there is no threshold'
     return 'none should be' if threshold >= accept_none else f'confidence of {threshold:.4f} or more'
 
+# %% ../../nbs/recipes/06_reading.ipynb #7fea291c
+def _foreign(report, spec)->list: # Lines
+    "What tells that a model learned from images of another kind"
+    if spec is None or report.accuracy >= .5: return []
+    unknown = ''.join(sorted(set(''.join(report.truths)) - set(spec.chars)))
+    longer = sum(len(o) > spec.max_len for o in report.truths)
+    signs = [f'labels have characters that it does not know: {unknown}'] if unknown else []
+    if longer: signs.append(f'{longer} labels are longer than {spec.max_len} characters')
+    if 0 < report.threshold < accept_none: signs.append('it was sure of some of those, and reads less than half of these')
+    if not signs: return []
+    return [f"These images seem to be of another kind than those it learned from: {'; '.join(signs)}."]
+
 # %% ../../nbs/recipes/06_reading.ipynb #761d0de2
-def evaluated(report, model, data, given:dict, label:str='stem')->Result:
+def evaluated(report, model, data, given:dict, label:str='stem', spec:Spec=None)->Result:
     "The last words of an evaluation"
     labels = data, '--label', label
     read = command_line('captcha-read', model, 'IMAGE...', *as_options(given))
@@ -102,13 +114,13 @@ def evaluated(report, model, data, given:dict, label:str='stem')->Result:
     if not str(model).endswith('.onnx'): next.append(f'without torch:  {export}')
     done = f'Read {report.n} images of {data} with {model}.'
     files = 'Nothing was written; --json prints all of it, to keep.'
-    return Result(model, done, str(report), files, tuple(next), _helps(report, model, labels), report)
+    return Result(model, done, str(report), files, tuple(next), _helps(report, model, labels, spec), report)
 
-def _helps(report, model, labels)->tuple:
+def _helps(report, model, labels, spec)->tuple:
     if report.accuracy >= .9: return ()
     start = model if str(model).endswith('.safetensors') else 'MODEL.safetensors'
     tune = command_line('captcha-finetune', start, *labels)
-    return ('It is not good at these images. What would help:',
+    return (*_foreign(report, spec), 'It is not good at these images. What would help:',
             f'  training on images of this kind, with others kept to measure:  {tune}',
             f"  more labels; how many, says:  {command_line('captcha-curve', *labels)}",
             '  if texts are of known length or pattern: --length, --pattern')

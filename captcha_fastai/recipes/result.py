@@ -20,25 +20,30 @@ def command_line(*words)->str:
     words = [str(o) for o in words]
     return list2cmdline(words) if os.name == 'nt' else shlex.join(words)
 
-# %% ../../nbs/recipes/00_result.ipynb #b25af711
-def course_of(
-    rows:list # The log: a dict with `train_loss`, `valid_loss`, `captcha_acc` for each epoch
-)->str: # `learning`, `memorising` or `plateau`
-    "How a training run went"
-    last = rows[-1] if rows else {}
-    if not rows or float(last.get('captcha_acc') or 0) >= .5: return 'learning'
-    if float(last['train_loss']) < .5*float(last['valid_loss']): return 'memorising'
-    return 'plateau' if float(last['captcha_acc'] or 0) < .1 else 'learning'
-
 # %% ../../nbs/recipes/00_result.ipynb #9571d3d5
 def read_log(folder)->list:
     "The epochs of a run's log; none if there is no log"
     path = Path(folder)/'log.csv'
     return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
 
+# %% ../../nbs/recipes/00_result.ipynb #31bcb237
+def _larger(train, spec, size)->list: # Lines
+    "Larger images, if the model sees them made smaller"
+    if spec is None or size[0] < 1.25*spec.height: return []
+    doubled = f'{2*spec.height}x{2*spec.width}'
+    return [f"  a larger image size ({size[0]}x{size[1]} became {spec.height}x{spec.width}): "
+            f"{command_line(*train, '--size', doubled)}"]
+
+def _told(report)->list: # Lines
+    "The length, if errors have another one than all labels"
+    lengths = {len(o) for o in report.truths}
+    other = sum(len(o) not in lengths for o in report.texts)
+    if len(lengths) > 1 or not other: return []
+    return [f"  the length told when you read, --length {lengths.pop()}: {other} of {report.n} had another one"]
+
 # %% ../../nbs/recipes/00_result.ipynb #8fca03b4
-_COURSES = dict(
-    memorising="It has learned its training images by heart: their loss fell, the validation images stayed unread.",
+_courses = dict(
+    memorising="It has learned its training images by heart: their loss fell, that of the validation images did not.",
     plateau="It has learned next to nothing: neither loss fell.",
     learning="It is not finished, or the images are hard for it.")
 
@@ -47,18 +52,20 @@ def advice(
     course:str, # From `course_of`
     data, # What it was trained on
     pretrained:bool, # Did it see synthetic captchas like these, or a model of the user's, before?
-    arch:str='crnn_base' # `crnn_base` began from the base model, others from scratch
+    spec:Spec=None, # Of the model; if it is not of `crnn_base`, it began from scratch
+    size:tuple=(0, 0) # (height, width) of the images, pixels
 )->list: # Lines
     "What would help a reader that is not good; nothing if it is"
     if report.accuracy >= .9: return []
-    lines = [f'This reader is not good yet. {_COURSES[course]} What would help:']
-    if arch != 'crnn_base': lines.append(f"  the base model to begin from: {command_line('captcha-train', data)}")
-    pretrain = command_line('captcha-train', data, '--style', 'fit')
-    if not pretrained: lines.append(f"  synthetic captchas first: {pretrain}")
+    train = 'captcha-train', data
+    begin = 'It reads next to nothing' if report.accuracy < .05 else 'This reader is not good yet'
+    lines = [f'{begin}. {_courses[course]} What would help:']
+    if spec and spec.arch != 'crnn_base': lines.append(f"  the base model to begin from: {command_line(*train)}")
+    if not pretrained: lines.append(f"  synthetic captchas first: {command_line(*train, '--style', 'fit')}")
     lines.append(f"  more labels; how many, says: {command_line('captcha-curve', data)}")
     doubtful = [f'{name} ({truth!r} read as {read!r})' for name,truth,read,p in report.worst(3) if p > .5]
     if doubtful: lines.append(f"  a look at labels that may be wrong: {', '.join(doubtful)}")
-    return lines
+    return lines + _larger(train, spec, size) + _told(report)
 
 # %% ../../nbs/recipes/00_result.ipynb #4504fe82
 @dataclass

@@ -16,6 +16,7 @@ from ..read.images import image_fingerprint
 from ..draw.styles import styles
 from ..draw.look import save_looks
 from ..draw.fit import fit_style, recognise_style
+from ..data.images import guess_size
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
 from ..train.learner import usual_tfms
 from ..train.schedule import Recipe
@@ -92,7 +93,14 @@ def written_chars(
     "The alphabet of `spec` as it is written: several characters for one where case is ignored"
     cases = {}
     for c in sorted(set(nfc(written))): cases.setdefault(spec.text(c), []).append(c)
-    return ''.join(''.join(cases.get(c, [c])) for c in spec.chars)
+    forms = _forms(written) if spec.fold else [str]
+    for c in spec.chars: cases.setdefault(c, dict.fromkeys(o for f in forms if len(o := f(c)) == 1) or [c])
+    return ''.join(''.join(cases[c]) for c in spec.chars)
+
+def _forms(written)->list: # Of functions
+    "The cases in which letters are written"
+    letters = [o for o in written if o.lower() != o.upper()]
+    return [f for f in (str.upper, str.lower) if any(o == f(o) for o in letters)]
 
 # %% ../../nbs/recipes/01_synthetic.ipynb #39ff455d
 def synthetic_loaders(
@@ -102,15 +110,16 @@ def synthetic_loaders(
     chars:str=None, # Alphabet as it is written; that of `spec` if not given
     seed:int=42,
     batch_tfms=None, # Augmentation and scale; those of `spec` if not given
-    recipe:Recipe=Recipe()
+    recipe:Recipe=Recipe(),
+    drawn:tuple=None # (height, width) in which they are drawn; that of `spec` if not given
 )->CaptchaDataLoaders:
     "Endless synthetic captchas for a reader"
     tfms = batch_tfms_for(spec) if batch_tfms is None else list(batch_tfms)
     if source.refiner: tfms = [Refine(load_refiner(source.refiner)), *tfms]
     return CaptchaDataLoaders.from_synth(
         chars or spec.chars, lengths, source.style, recipe.synthetic_epoch, recipe.synthetic_valid, online=True,
-        synth_size=(spec.height, spec.width), max_len=spec.max_len, channels=spec.channels, fold=spec.fold,
-        bs=recipe.synthetic_bs, seed=seed, batch_tfms=tfms, fonts=source.fonts or None)
+        synth_size=drawn or (spec.height, spec.width), size=(spec.height, spec.width), max_len=spec.max_len,
+        channels=spec.channels, fold=spec.fold, bs=recipe.synthetic_bs, seed=seed, batch_tfms=tfms, fonts=source.fonts or None)
 
 # %% ../../nbs/recipes/01_synthetic.ipynb #07234976
 def synthetic_for(
@@ -134,4 +143,5 @@ def synthetic_for(
         images = [o.image for o in items]
         found = find_style(images, chars, lengths, texts if use_labels else None, folder, source.fonts)
         source = source.found(found)
-    return synthetic_loaders(source, learn.spec, lengths, chars, seed, recipe=recipe)
+    drawn = guess_size([o.image for o in items])[:2]         # with the proportions of the images
+    return synthetic_loaders(source, learn.spec, lengths, chars, seed, recipe=recipe, drawn=drawn)

@@ -95,6 +95,45 @@ def run_settings(learn, epochs:int, lr:float)->dict:
             'data and split': data_digest(learn.dls),
             'origin': learn.origin or 'chance'}              # what its weights began as
 
+# %% ../../nbs/train/07_schedule.ipynb #097c51c3
+def _still_better(losses)->bool:
+    "Was an epoch of the last third better than all before?"
+    third = len(losses)//3
+    return third > 0 and min(losses[-third:]) < .97*min(losses[:-third])
+
+def course_of(
+    rows:list # For each epoch a dict with `train_loss`, `valid_loss`, `captcha_acc`
+)->str: # `learning`, `memorising` or `plateau`
+    "How a training run goes"
+    if not rows: return 'learning'
+    train, valid, read = [float(rows[-1].get(o) or 0) for o in ('train_loss', 'valid_loss', 'captcha_acc')]
+    if read >= .5 or _still_better([float(o['valid_loss']) for o in rows]): return 'learning'
+    if train < .5*valid: return 'memorising'
+    return 'plateau' if read < .1 else 'learning'
+
+# %% ../../nbs/train/07_schedule.ipynb #2d44bb98
+_badly = dict(memorising='this run learns its training images by heart', plateau='this run learns next to nothing')
+
+class Watch(Callback):
+    "Say once, while a run lasts, that it goes badly"
+    order, run_valid = 66, False                             # after `Checkpoint`
+    def before_fit(self): self.said = self.n_epoch < 6
+    def after_epoch(self):
+        names = self.recorder.metric_names[1:-1]
+        rows = [dict(zip(names, o)) for o in self.recorder.values]
+        course = course_of(rows)
+        warming_up = self.learn.warmup and not self.learn.warmup.over    # its loss is another
+        wait = dict(memorising=2 if warming_up else 1/3, plateau=1/2).get(course, 2)
+        if self.said or self.epoch + 1 < wait*self.n_epoch: return
+        self.said = True
+        print(_say_badly(course, rows[-1], f'{self.epoch+1} of {self.n_epoch}'))
+
+def _say_badly(course, row, epochs)->str:
+    losses = 'training loss {train_loss:.2f}, validation loss {valid_loss:.2f}'.format(**row)
+    read = f"{row.get('captcha_acc') or 0:.0%} of the validation images read"
+    return (f'{_badly[course]}: after {epochs} epochs {losses}, {read}. What helps: the base model or '
+            'synthetic captchas to begin with, or more labels')
+
 # %% ../../nbs/train/07_schedule.ipynb #3e91becc
 def train_captcha(
     learn, # From `captcha_learner`
@@ -110,7 +149,7 @@ def train_captcha(
     epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs)
     settings = {'schedule': 'one cycle', **run_settings(learn, epochs, lr)}
     checkpoint = run_checkpoint(folder, settings, resume, best, patience)
-    learn.fit_one_cycle(epochs, lr, start_epoch=checkpoint.start, cbs=[checkpoint, *L(cbs)])
+    learn.fit_one_cycle(epochs, lr, start_epoch=checkpoint.start, cbs=[checkpoint, Watch(), *L(cbs)])
     return learn
 
 # %% ../../nbs/train/07_schedule.ipynb #989a0c8b
@@ -126,6 +165,6 @@ def train_average(
     settings = {'schedule': 'average', **run_settings(learn, epochs, lr)}
     checkpoint = run_checkpoint(folder, settings, resume)
     rate = combine_scheds([.02, .98], [SchedLin(lr/10, lr), SchedNo(lr, lr)])
-    cbs = [checkpoint, AverageWeights(), ParamScheduler({'lr': rate}), *L(cbs)]
+    cbs = [checkpoint, Watch(), AverageWeights(), ParamScheduler({'lr': rate}), *L(cbs)]
     learn.fit(epochs, lr, start_epoch=checkpoint.start, cbs=cbs)
     return learn
