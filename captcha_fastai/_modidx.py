@@ -1297,6 +1297,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'captcha_fastai/recipes/base.py'),
                                              'captcha_fastai.recipes.base.reminded': ( 'recipes/base.html#reminded',
                                                                                        'captcha_fastai/recipes/base.py'),
+                                             'captcha_fastai.recipes.base.repeated': ( 'recipes/base.html#repeated',
+                                                                                       'captcha_fastai/recipes/base.py'),
                                              'captcha_fastai.recipes.base.share_of_valid': ( 'recipes/base.html#share_of_valid',
                                                                                              'captcha_fastai/recipes/base.py'),
                                              'captcha_fastai.recipes.base.share_of_world': ( 'recipes/base.html#share_of_world',

@@ -13,8 +13,8 @@ from captcha_fastai.core import CaptchaError, ModelError, Spec, accept_none, war
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.synth import Synth
 from captcha_fastai.draw.world import world
-from captcha_fastai.recipes.base import (base_learner, base_model, base_options, begin_from_base, keep_the_better, likely_chars, reader_of,
-                                         share_of_valid, untrained_reader)
+from captcha_fastai.recipes.base import (base_epochs, base_learner, base_model, base_options, begin_from_base, keep_the_better, likely_chars, reader_of,
+                                         repeated, share_of_valid, train_from_base, untrained_reader)
 from captcha_fastai.ship.modelfile import load_model, model_file, packed, save_model, unpacked
 from captcha_fastai.train.base import best_size, candidate_sizes, confidence_of_readings, fit_of_labels, normalised
 from captcha_fastai.train.fewlabels import start_from
@@ -148,6 +148,24 @@ def test_another_architecture_does_not_begin_from_the_base():
         warnings.simplefilter('ignore')
         dls = CaptchaDataLoaders.from_lists(list(images), list(texts), size=(48, 144), channels=1, bs=2)
     with pytest.raises(ModelError, match='arch'): start_from(captcha_learner(dls, 'crnn_tiny'), *base_model())
+
+
+@pytest.mark.parametrize('n, bs, want', [(4, 4, (30, 10)), (16, 16, (30, 10)), (40, 16, (30, 4)), (80, 16, (30, 2)), (160, 16, (48, 1)), (1000, 16, (15, 1))])
+def test_an_epoch_from_the_base_has_ten_steps(n, bs, want): assert base_epochs(n, bs) == want
+
+
+def test_few_images_come_several_times_in_an_epoch(small):
+    dl = small.dls.train
+    n = len(dl)
+    with repeated(dl, 3): seen = sum(len(b[0]) for b in dl)
+    assert (len(dl), seen) == (n, 3*dl.n//dl.bs*dl.bs)
+    assert sum(len(b[0]) for b in dl) == n*dl.bs, 'as before, after the with'
+
+
+def test_epochs_that_were_asked_for_are_the_images_once(small, tmp_path):
+    learn = captcha_learner(small.dls, 'crnn_base')
+    with learn.no_bar(), learn.no_logging(): train_from_base(learn, 2, folder=tmp_path)
+    assert learn.n_epoch == 2 and len(learn.recorder.lrs) == 2*len(small.dls.train)
 
 
 def test_training_that_does_harm_is_undone(small):

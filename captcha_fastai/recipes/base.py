@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/recipes/02_base.ipynb #f8fa2744
-import warnings
+import math, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -132,20 +132,35 @@ def base_epochs(
     n:int, # Training images
     bs:int, # Batch size
     recipe:Recipe=Recipe()
-)->int:
-    "Epochs of a training that begins from the base"
+)->tuple: # (epochs, times that each image comes in one of them)
+    "How long to train from the base"
     steps = recipe.base_steps*min(3, max(1, n/100))
-    return max(recipe.min_epochs, round(steps/max(1, n//bs)))
+    times = math.ceil(recipe.base_epoch*bs/n)
+    return max(recipe.min_epochs, round(steps/max(1, times*n//bs))), times
 
+@contextmanager
+def repeated(dl, times:int):
+    "Each image comes `times` in an epoch inside a `with`"
+    n = dl.n
+    dl.n, dl.create_item = times*n, lambda i: dl.dataset[i % n]
+    try: yield
+    finally:
+        dl.n = n
+        del dl.create_item
+
+# %% ../../nbs/recipes/02_base.ipynb #bf3e5142
 def train_from_base(learn, epochs:int=None, seed:int=42, recipe:Recipe=Recipe(), **kwargs):
     "Train a learner that begins from the base on its labelled images"
-    epochs = epochs or base_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe)
-    with reminded(learn, seed, recipe): return train_captcha(learn, epochs, recipe.base_lr, **kwargs)
+    dl, times = learn.dls.train, 1
+    if epochs is None: epochs, times = base_epochs(len(dl.dataset), dl.bs, recipe)
+    with reminded(learn, seed, recipe), repeated(dl, times):
+        return train_captcha(learn, epochs, recipe.base_lr, **kwargs)
 
 def fit_from_base(learn, seed:int=42, recipe:Recipe=Recipe()):
     "The same for a learning curve, without checkpoints"
-    epochs = base_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe)
-    with reminded(learn, seed, recipe): learn.fit_one_cycle(epochs, recipe.base_lr)
+    dl = learn.dls.train
+    epochs, times = base_epochs(len(dl.dataset), dl.bs, recipe)
+    with reminded(learn, seed, recipe), repeated(dl, times): learn.fit_one_cycle(epochs, recipe.base_lr)
     return learn
 
 # %% ../../nbs/recipes/02_base.ipynb #86150fde

@@ -24,6 +24,7 @@ class Recipe:
     bs:int = 16                   # Labelled images in a batch
     base_lr:float = 1e-3          # Peak learning rate from the base model
     base_steps:int = 300          # Training steps from the base model, about
+    base_epoch:int = 10           # Steps in an epoch from the base model, at least
     lr:float = 2e-3               # Peak learning rate from scratch
     steps:int = 1850              # Training steps from scratch, about
     min_epochs:int = 5            # However many images there are ...
