@@ -219,3 +219,33 @@ def test_labels_without_case_are_what_is_read(label):
 
 def test_a_sigma_at_the_end_is_one_as_any_other():
     assert check_labels(['a'], ['ΑΣ'], chars='ΑΒΣΤ', fold=True)[0] == ['ασ']
+
+
+# Names that are no labels
+
+def named(folder, names):
+    folder.mkdir(exist_ok=True)
+    for o in names: Image.new('L', (8, 8)).save(folder/f'{o}.png')
+    return folder
+
+
+@pytest.mark.parametrize('names, why', [
+    ([f'IMG_{i:04}' for i in range(10)], "all names begin with 'IMG_'"), ([f'scan-{i*37 % 101}' for i in range(20)], "begin with 'scan-'"),
+    ([f'captcha ({i})' for i in range(12)], "begin with 'captcha ('"), ([str(i) for i in range(30)], "'0' to '9' only count"),
+    ([f'{i:05}' for i in range(1, 41)], "'00001' to '00040' only count")])
+def test_names_that_tell_no_labels_are_refused(tmp_path, names, why):
+    with pytest.raises(LabelError) as e: labelled(named(tmp_path/'photos', names))
+    assert why in str(e.value) and 'labels.csv' in str(e.value)
+
+
+@pytest.mark.parametrize('names', [[f'IMG_{i:04}' for i in range(9)], [f'{i*7919 % 10000:04}' for i in range(50)], [f'{i:02}' for i in range(100)],
+                                   [f'ab{i}' for i in range(20)], [f'{i}+{i*i}=' for i in range(12)], [f'京A{i*811 % 9973:04}' for i in range(12)]])
+def test_names_that_may_be_labels_are_taken(tmp_path, names):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert sorted(labelled(named(tmp_path/'texts', names))[1]) == sorted(names)
+
+
+def test_a_regular_expression_takes_the_labels_out_of_any_names(tmp_path):
+    folder = named(tmp_path/'photos', [f'IMG_{i:04}' for i in range(12)])
+    assert labelled(folder, 'IMG_(.+)[.]')[1] == [f'{i:04}' for i in range(12)]

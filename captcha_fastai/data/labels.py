@@ -6,7 +6,7 @@
 __all__ = ['RegexLabel', 'labelled', 'Captcha', 'CaptchaBlock']
 
 # %% ../../nbs/data/00_labels.ipynb #7720d3bd
-import csv, re, warnings
+import csv, os, re, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from fastai.vision.all import TensorBase, TitledStr, Transform, TransformBlock, show_title
@@ -128,11 +128,30 @@ def _warn_of_tables(folder:Path):
     tables = [o for o in files if o.lower().endswith(('.csv', '.tsv', '.txt'))]
     if tables: warnings.warn(f"{folder}: {tables[0]!r} is not looked at: give its path if it has the labels")
 
+# %% ../../nbs/data/00_labels.ipynb #6fcaf164
+def _only_count(names)->bool:
+    "Are these numbers from about 0 or 1 on, so many that they can only be counted?"
+    if not all(o.isdecimal() for o in names): return False
+    widths = {len(o) for o in names}
+    dense = max(map(int, names)) < 2*len(names)
+    return dense and (len(widths) > 1 or 10**max(widths) >= 10*len(names))
+
+def _check_named(folder:Path, stems:list):
+    "Refuse the names of ten or more images that tell no labels"
+    if len(stems) < 10: return
+    begin = re.match(r'(.*[\W_])?', os.path.commonprefix(stems))[0]
+    if len(begin) > 2: why = f'all names begin with {begin!r}'
+    elif _only_count(stems): begin, why = '', f'{min(stems)!r} to {max(stems)!r} only count'
+    else: return
+    raise LabelError(f"{folder}: {why}: they would be learned as labels. Write a table, labels.csv, with a name and a label "
+                     f"in each line; or, if labels are in the names, give the label as {re.escape(begin) + '(.+)[.]'!r}")
+
 # %% ../../nbs/data/00_labels.ipynb #ab49f713
 def _check_stems(folder:Path, stems:list):
     "Refuse the names of generated captchas; warn of a text with something after it"
     if any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o) for o in stems):
         raise LabelError(f"{folder}: generated, but without their labels.csv: captcha-generate writes it")
+    _check_named(folder, stems)
     odd = [o for o in stems if re.search('[_ (]', o)]
     if odd: warnings.warn(f"{folder}: all of {odd[0]!r} is learned, with `prefix` what is before _")
 
