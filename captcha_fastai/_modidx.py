@@ -1335,8 +1335,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'captcha_fastai/recipes/labelled.py'),
                                                  'captcha_fastai.recipes.labelled.next_commands': ( 'recipes/labelled.html#next_commands',
                                                                                                     'captcha_fastai/recipes/labelled.py'),
-                                                 'captcha_fastai.recipes.labelled.parse_size': ( 'recipes/labelled.html#parse_size',
-                                                                                                 'captcha_fastai/recipes/labelled.py'),
                                                  'captcha_fastai.recipes.labelled.run_folder': ( 'recipes/labelled.html#run_folder',
                                                                                                  'captcha_fastai/recipes/labelled.py'),
                                                  'captcha_fastai.recipes.labelled.seed_everything': ( 'recipes/labelled.html#seed_everything',

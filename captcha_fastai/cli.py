@@ -26,7 +26,7 @@ from .train.schedule import Recipe
 from .judge.report import evaluate
 from .recipes.synthetic import parse_style
 from .recipes.base import reader_of
-from .recipes.labelled import check_above_0, fine_tune_model, parse_size, train_labelled, with_peak_lr
+from .recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
 from .recipes.unlabelled import self_train_model, train_unlabelled
 from .recipes.tools import export_model, measure_curve, style_of, train_refiner
 from .recipes.reading import (as_json, evaluated, generated, reading_line, reading_summary,
@@ -102,14 +102,13 @@ def captcha_train(
     label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
     chars:str=None, # Alphabet; from the labels if not given
     fold:bool=False, # Ignore case
-    size:str=None, # Height and width that the model sees, such as 64x200; from your images if not given
     resume:bool=False, # Go on after an interrupt; give the same arguments
 ):
     "Train a reader on labelled images and say how often it is wrong (`train_labelled`)"
     with command('captcha-train', _RESUME) as say:
         check_above_0(lr=lr)
         recipe = with_peak_lr(replace(Recipe(), arch=arch), lr)
-        how = dict(label=label, chars=chars, fold=fold, size=parse_size(size), valid_pct=valid_pct, seed=seed)
+        how = dict(label=label, chars=chars, fold=fold, valid_pct=valid_pct, seed=seed)
         return _end(say, train_labelled(data, out, style, epochs, patience, resume, recipe, **how))
 
 # %% ../nbs/08_cli.ipynb #1f7513e5

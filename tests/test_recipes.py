@@ -14,7 +14,7 @@ from captcha_fastai.judge.report import Report
 from captcha_fastai.read.images import image_files
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import synthetic
-from captcha_fastai.recipes.labelled import learner_from, parse_size, train_few_labels, train_labelled, with_peak_lr
+from captcha_fastai.recipes.labelled import learner_from, train_few_labels, train_labelled, with_peak_lr
 from captcha_fastai.recipes.reading import as_options, evaluated, reading_summary
 from captcha_fastai.recipes.result import Result, advice, command_line, length_option
 from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for, written_chars
@@ -186,15 +186,10 @@ def test_advice_tells_the_size_and_the_length():
     spec = Spec('abcdx', 2, 48, 160, arch='crnn_small')
     lines = advice(poor, 'plateau', 'd', False, spec, (96, 320))
     assert lines[0].startswith('It reads next to nothing.') and lines[1].endswith('captcha-train d')
-    assert lines[-2].endswith('(96x320 became 48x160): captcha-train d --size 96x320')
+    assert lines[-2].endswith("(96x320 became 48x160), in Python: train_labelled('d', size=(96, 320))")
     assert '--length 2: 1 of 2 had another one' in lines[-1]
     lines = advice(Report(['ab', 'c'], [Reading('ab', .9), Reading('xx', .1)]), 'learning', 'd', False, spec, (50, 160))
     assert lines[0].startswith('This reader is not good yet.') and 'curve' in lines[-1], 'labels of two lengths, images of the size'
-
-
-@pytest.mark.parametrize('size', ['48', '48x', '0x10', '48x160x3', 'axb', '48x5000', '-4x8'])
-def test_a_size_is_two_numbers(size):
-    with pytest.raises(CaptchaError, match='size is'): parse_size(size)
 
 
 def test_the_last_words_leave_out_what_there_is_not():

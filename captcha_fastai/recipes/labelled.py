@@ -55,16 +55,6 @@ def seed_everything(seed:int):
     check_range(0, seed=seed)
     set_seed(seed, reproducible=True)
 
-# %% ../../nbs/recipes/03_labelled.ipynb #a83bfcd4
-def parse_size(
-    size:str # Height and width, such as 48x160; None is left to the images
-)->tuple: # (height, width), or None
-    "A size of images, as it is typed"
-    if size is None: return None
-    numbers = [int(o) for o in str(size).lower().split('x') if o.isdecimal()]
-    if len(numbers) == 2 and min(numbers) > 0 and max(numbers) <= 4096: return tuple(numbers)
-    raise CaptchaError(f"size is {size!r}: give height and width in pixels, up to 4096, such as 48x160")
-
 # %% ../../nbs/recipes/03_labelled.ipynb #a5d0e63f
 def with_peak_lr(recipe:Recipe, lr:float=None)->Recipe:
     "A recipe with another peak learning rate from scratch; the others follow in proportion"

@@ -27,12 +27,12 @@ def read_log(folder)->list:
     return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
 
 # %% ../../nbs/recipes/00_result.ipynb #31bcb237
-def _larger(train, spec, size)->list: # Lines
+def _larger(data, spec, size)->list: # Lines
     "Larger images, if the model sees them made smaller"
     if spec is None or size[0] < 1.25*spec.height: return []
-    doubled = f'{2*spec.height}x{2*spec.width}'
-    return [f"  a larger image size ({size[0]}x{size[1]} became {spec.height}x{spec.width}): "
-            f"{command_line(*train, '--size', doubled)}"]
+    doubled = 2*spec.height, 2*spec.width
+    return [f"  a larger image size ({size[0]}x{size[1]} became {spec.height}x{spec.width}), "
+            f"in Python: train_labelled({str(data)!r}, size={doubled})"]
 
 def _told(report)->list: # Lines
     "The length, if errors have another one than all labels"
@@ -65,7 +65,7 @@ def advice(
     lines.append(f"  more labels; how many, says: {command_line('captcha-curve', data)}")
     doubtful = [f'{name} ({truth!r} read as {read!r})' for name,truth,read,p in report.worst(3) if p > .5]
     if doubtful: lines.append(f"  a look at labels that may be wrong: {', '.join(doubtful)}")
-    return lines + _larger(train, spec, size) + _told(report)
+    return lines + _larger(data, spec, size) + _told(report)
 
 # %% ../../nbs/recipes/00_result.ipynb #4504fe82
 @dataclass
