@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fastai.vision.all import Callback
 from PIL import Image
 
 from captcha_fastai.core import CaptchaError, ModelError, Spec, accept_none, warned
@@ -14,12 +15,13 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.synth import Synth
 from captcha_fastai.draw.world import world
 from captcha_fastai.recipes.base import (base_epochs, base_learner, base_model, base_options, begin_from_base, keep_the_better, likely_chars, reader_of,
-                                         repeated, share_of_valid, train_from_base, untrained_reader)
+                                         repeated, share_of_valid, train_from_base, train_on_all, untrained_reader)
 from captcha_fastai.ship.modelfile import load_model, model_file, packed, save_model, unpacked
 from captcha_fastai.train.base import best_size, candidate_sizes, confidence_of_readings, fit_of_labels, normalised
 from captcha_fastai.train.fewlabels import start_from
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import make_model, model_reader
+from captcha_fastai.train.schedule import Recipe
 
 
 def pictures(n=12, length=4): return [(t, world(t, Random(i), 150, 50)) for i in range(n) for t in [f'{i*811 % 10**length:0{length}}']]
@@ -160,6 +162,19 @@ def test_few_images_come_several_times_in_an_epoch(small):
     with repeated(dl, 3): seen = sum(len(b[0]) for b in dl)
     assert (len(dl), seen) == (n, 3*dl.n//dl.bs*dl.bs)
     assert sum(len(b[0]) for b in dl) == n*dl.bs, 'as before, after the with'
+
+
+def test_in_the_end_the_images_that_validated_are_trained_on_too(small):
+    learn = captcha_learner(small.dls, 'crnn_base')
+    seen = set()
+    class Look(Callback):
+        order = -9
+        def before_batch(self): seen.update(map(tuple, self.y.tolist()) if self.training else ())
+    learn.add_cb(Look())
+    with learn.no_bar(): train_on_all(learn, recipe=Recipe(base_epoch=6, all_steps=6, rehearse_labels=0))
+    every = {tuple(o[1].tolist()) for ds in (small.dls.train_ds, small.dls.valid_ds) for o in ds}
+    assert seen == every and len(every) == 16
+    assert small.dls.train.n == len(small.dls.train_ds)
 
 
 def test_epochs_that_were_asked_for_are_the_images_once(small, tmp_path):

@@ -161,6 +161,14 @@ def test_few_labels_begin_with_synthetic_captchas(more, tmp_path):
     assert done.report.n == 8
 
 
+@pytest.mark.parametrize('all_labels', [40, 39])
+def test_few_labels_are_all_trained_on_in_the_end(more, tmp_path, all_labels):
+    recipe = Recipe(base_steps=2, base_epoch=2, min_epochs=1, all_steps=2, all_labels=all_labels)
+    done = train_labelled(more, tmp_path/'m.safetensors', recipe=recipe)
+    assert ('went on with all 40 labelled images' in str(done)) == (all_labels == 40)
+    assert load_reader(tmp_path/'m.safetensors').spec == done.spec and done.report.n == 8
+
+
 def test_the_same_seed_trains_the_same_model(more, tmp_path):
     a, b = (train_labelled(more, tmp_path/f'{o}.safetensors', epochs=1, seed=3) for o in 'ab')
     a, b = (load_file(o.path) for o in (a, b))

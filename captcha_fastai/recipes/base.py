@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..core import CaptchaError, Spec, accept_none
 from ..read.reader import Reader
@@ -81,14 +82,16 @@ def base_options(images, texts, size:tuple=None, channels:int=1, **kwargs)->dict
 @contextmanager
 def keep_the_better(learn, wanted:bool=True):
     "Training inside a `with` that may not end with a worse reader than it began with"
+    done = SimpleNamespace(undone=False)
     if not wanted:
-        yield
+        yield done
         return
     weights = {k: v.clone() for k,v in learn.model.state_dict().items()}
     before = share_of_valid(learn)
-    yield
+    yield done
     after = share_of_valid(learn)
-    if after >= before: return
+    done.undone = after < before
+    if not done.undone: return
     learn.model.load_state_dict(weights)
     warnings.warn(f"training made it worse ({before:.0%} of the validation images before, {after:.0%} after): "
                   "the weights from before are taken. Look at your labels, or give more")
@@ -139,10 +142,12 @@ def base_epochs(
     return max(recipe.min_epochs, round(steps/max(1, times*n//bs))), times
 
 @contextmanager
-def repeated(dl, times:int):
-    "Each image comes `times` in an epoch inside a `with`"
+def repeated(dl, times:int, more=()):
+    "Each image of a loader, and of the data set `more`, comes `times` in an epoch inside a `with`"
     n = dl.n
-    dl.n, dl.create_item = times*n, lambda i: dl.dataset[i % n]
+    both = n + len(more)
+    def create_item(i): return dl.dataset[i % both] if i % both < n else more[i % both - n]
+    dl.n, dl.create_item = times*both, create_item
     try: yield
     finally:
         dl.n = n
@@ -162,6 +167,16 @@ def fit_from_base(learn, seed:int=42, recipe:Recipe=Recipe()):
     epochs, times = base_epochs(len(dl.dataset), dl.bs, recipe)
     with reminded(learn, seed, recipe), repeated(dl, times): learn.fit_one_cycle(epochs, recipe.base_lr)
     return learn
+
+# %% ../../nbs/recipes/02_base.ipynb #f112b0b8
+def train_on_all(learn, seed:int=42, recipe:Recipe=Recipe()):
+    "A last stage on all labelled images, those that validated as well"
+    dl, valid = learn.dls.train, learn.dls.valid_ds
+    n = len(dl.dataset) + len(valid)
+    times = math.ceil(recipe.base_epoch*dl.bs/n)
+    epochs = round(recipe.all_steps/(times*n//dl.bs))
+    with reminded(learn, seed+1, recipe), repeated(dl, times, valid), learn.no_logging():
+        learn.fit_one_cycle(epochs, recipe.base_lr/2)
 
 # %% ../../nbs/recipes/02_base.ipynb #86150fde
 def base_size(images, chars:str, lengths:tuple)->tuple: # (height, width)

@@ -20,10 +20,10 @@ from ..train.models import archs, conv_small, crnn_small, pick_stride
 from ..train.learner import captcha_learner, usual_tfms
 from ..train.schedule import Recipe, course_of, default_epochs, train_captcha
 from ..train.fewlabels import fit_two_stage, start_from
-from ..ship.modelfile import load_model, save_calibrated
+from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
-from .base import base_options, begin_from_base, is_base, keep_the_better, train_from_base
+from .base import base_options, begin_from_base, is_base, keep_the_better, train_from_base, train_on_all
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):
@@ -95,6 +95,16 @@ def next_commands(out, data, label, texts)->tuple:
     export = command_line('captcha-export', out, '--int8', '--images', data, '--label', label)
     return f'read images:    {read}', f'or in Python:   {python}', f'without torch:  {export}'
 
+# %% ../../nbs/recipes/03_labelled.ipynb #e3de0969
+def go_on_with_all(learn, result:Result, seed:int, recipe:Recipe)->Result:
+    "One more stage with all labelled images if there are few, and its weights into the file"
+    n = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
+    if n > recipe.all_labels: return result
+    train_on_all(learn, seed, recipe)
+    save_model(learn, result.path)
+    more = f'Then it went on with all {n} labelled images; what follows was measured before that.'
+    return replace(result, done=f'{result.done} {more}')
+
 # %% ../../nbs/recipes/03_labelled.ipynb #fb9c8fda
 @delegates(CaptchaDataLoaders.from_folder)
 def train_labelled(
@@ -113,14 +123,16 @@ def train_labelled(
     seed_everything(kwargs.get('seed', 42))
     learn = learner_for(data, recipe, **kwargs)
     stop = dict(best=patience is not None, patience=patience, resume=resume)
-    with keep_the_better(learn, recipe.arch == 'crnn_base'):
+    with keep_the_better(learn, recipe.arch == 'crnn_base') as kept:
         if style:
             synthetic = synthetic_for(learn, style, run, **as_written(learn, data, **kwargs), recipe=recipe)
             fit_two_stage(learn, synthetic, run, epochs=epochs, recipe=recipe, **stop)
         elif recipe.arch == 'crnn_base':
             train_from_base(learn, epochs, kwargs.get('seed', 42), recipe, folder=run, **stop)
         else: train_captcha(learn, epochs, recipe.lr, run, **stop)
-    return finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
+    result = finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
+    if recipe.arch != 'crnn_base' or style or epochs or kept.undone: return result
+    return go_on_with_all(learn, result, kwargs.get('seed', 42), recipe)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #d02dce6b
 def learner_for(data, recipe, label='stem', **kwargs):

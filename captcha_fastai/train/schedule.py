@@ -25,6 +25,8 @@ class Recipe:
     base_lr:float = 1e-3          # Peak learning rate from the base model
     base_steps:int = 300          # Training steps from the base model, about
     base_epoch:int = 10           # Steps in an epoch from the base model, at least
+    all_labels:int = 100          # With so many labels at most, it goes on with those that validated, too ...
+    all_steps:int = 100           # ... for so many steps, about
     lr:float = 2e-3               # Peak learning rate from scratch
     steps:int = 1850              # Training steps from scratch, about
     min_epochs:int = 5            # However many images there are ...
