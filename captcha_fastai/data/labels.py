@@ -117,17 +117,6 @@ def labels_from_table(table:Path, folder:Path=None, label='stem')->tuple: # (pat
     if extra: warnings.warn(f"{table}: no label for {len(extra)} images beside it, such as {extra[0]!r}")
     return paths, labels
 
-# %% ../../nbs/data/00_labels.ipynb #581333f8
-def label_function(label): # A function of a path
-    "What `stem`, `prefix`, a regular expression or a function means"
-    if callable(label): return label
-    return {'stem': label_stem, 'prefix': label_prefix}.get(label) or RegexLabel(label)
-
-def _warn_of_tables(folder:Path):
-    files = sorted(o.name for o in folder.iterdir() if o.is_file())
-    tables = [o for o in files if o.lower().endswith(('.csv', '.tsv', '.txt'))]
-    if tables: warnings.warn(f"{folder}: {tables[0]!r} is not looked at: give its path if it has the labels")
-
 # %% ../../nbs/data/00_labels.ipynb #6fcaf164
 def _only_count(names)->bool:
     "Are these numbers from about 0 or 1 on, so many that they can only be counted?"
@@ -143,10 +132,10 @@ def _check_named(folder:Path, stems:list):
     if len(begin) > 2: why = f'all names begin with {begin!r}'
     elif _only_count(stems): begin, why = '', f'{min(stems)!r} to {max(stems)!r} only count'
     else: return
-    raise LabelError(f"{folder}: {why}: they would be learned as labels. Write a table, labels.csv, with a name and a label "
-                     f"in each line; or, if labels are in the names, give the label as {re.escape(begin) + '(.+)[.]'!r}")
+    found = re.escape(begin) + '(.+)[.]'
+    raise LabelError(f"{folder}: {why}: they would be learned as labels. Write a table, labels.csv, with a name "
+                     f"and a label in each line; or, if labels are in the names, give the label as {found!r}")
 
-# %% ../../nbs/data/00_labels.ipynb #ab49f713
 def _check_stems(folder:Path, stems:list):
     "Refuse the names of generated captchas; warn of a text with something after it"
     if any(re.fullmatch(r'\d{6,}_[0-9a-f]{8}', o) for o in stems):
@@ -154,6 +143,17 @@ def _check_stems(folder:Path, stems:list):
     _check_named(folder, stems)
     odd = [o for o in stems if re.search('[_ (]', o)]
     if odd: warnings.warn(f"{folder}: all of {odd[0]!r} is learned, with `prefix` what is before _")
+
+# %% ../../nbs/data/00_labels.ipynb #581333f8
+def label_function(label): # A function of a path
+    "What `stem`, `prefix`, a regular expression or a function means"
+    if callable(label): return label
+    return {'stem': label_stem, 'prefix': label_prefix}.get(label) or RegexLabel(label)
+
+def _warn_of_tables(folder:Path):
+    files = sorted(o.name for o in folder.iterdir() if o.is_file())
+    tables = [o for o in files if o.lower().endswith(('.csv', '.tsv', '.txt'))]
+    if tables: warnings.warn(f"{folder}: {tables[0]!r} is not looked at: give its path if it has the labels")
 
 def labels_from_names(folder:Path, label='stem')->tuple: # (paths, labels)
     "Images and the labels in their names"

@@ -23,7 +23,8 @@ from ..train.fewlabels import fit_two_stage, start_from
 from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
-from .base import base_options, begin_from_base, is_base, keep_the_better, train_from_base, train_on_all
+from .base import (base_options, begin_from_base, is_base, keep_the_better,
+                                         train_from_base, train_on_all)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):

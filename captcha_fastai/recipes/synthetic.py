@@ -119,7 +119,8 @@ def synthetic_loaders(
     return CaptchaDataLoaders.from_synth(
         chars or spec.chars, lengths, source.style, recipe.synthetic_epoch, recipe.synthetic_valid, online=True,
         synth_size=drawn or (spec.height, spec.width), size=(spec.height, spec.width), max_len=spec.max_len,
-        channels=spec.channels, fold=spec.fold, bs=recipe.synthetic_bs, seed=seed, batch_tfms=tfms, fonts=source.fonts or None)
+        channels=spec.channels, fold=spec.fold, bs=recipe.synthetic_bs, seed=seed, batch_tfms=tfms,
+        fonts=source.fonts or None)
 
 # %% ../../nbs/recipes/01_synthetic.ipynb #07234976
 def synthetic_for(

@@ -178,7 +178,7 @@ def check_int8(have, want, spec:Spec, labels, max_drop:float):
     n = len(pairs)
     after = sum(a for a,_ in pairs)
     before = sum(b for _,b in pairs)
-    if n < 20: raise ModelError(f"{n} images that it reads are too few to judge 8 bits by: give 20 or more images of yours")
+    if n < 20: raise ModelError(f"{n} images that it reads are too few to judge 8 bits by: give 20 or more of yours")
     if before < n/2: raise ModelError(f"{before} of {n} images are read as labelled: are these their labels?")
     drop = (before-after)/n
     if drop > max_drop: raise ModelError(f"in 8 bits accuracy falls by {drop:.1%} on {n} images, not {max_drop:.1%}")
