@@ -1331,6 +1331,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'captcha_fastai/recipes/labelled.py'),
                                                  'captcha_fastai.recipes.labelled.finish': ( 'recipes/labelled.html#finish',
                                                                                              'captcha_fastai/recipes/labelled.py'),
+                                                 'captcha_fastai.recipes.labelled.fit_by_recipe': ( 'recipes/labelled.html#fit_by_recipe',
+                                                                                                    'captcha_fastai/recipes/labelled.py'),
                                                  'captcha_fastai.recipes.labelled.go_on_with_all': ( 'recipes/labelled.html#go_on_with_all',
                                                                                                      'captcha_fastai/recipes/labelled.py'),
                                                  'captcha_fastai.recipes.labelled.learner_for': ( 'recipes/labelled.html#learner_for',

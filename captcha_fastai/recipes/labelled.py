@@ -97,6 +97,15 @@ def next_commands(out, data, label, texts)->tuple:
     return f'read images:    {read}', f'or in Python:   {python}', f'without torch:  {export}'
 
 # %% ../../nbs/recipes/03_labelled.ipynb #e3de0969
+def fit_by_recipe(learn, data, style, run, recipe, epochs, stop, **kwargs):
+    "Synthetic captchas first, or from the base, or from scratch"
+    if style:
+        synthetic = synthetic_for(learn, style, run, **as_written(learn, data, **kwargs), recipe=recipe)
+        fit_two_stage(learn, synthetic, run, epochs=epochs, recipe=recipe, **stop)
+    elif recipe.arch == 'crnn_base':
+        train_from_base(learn, epochs, kwargs.get('seed', 42), recipe, folder=run, **stop)
+    else: train_captcha(learn, epochs, recipe.lr, run, **stop)
+
 def go_on_with_all(learn, result:Result, seed:int, recipe:Recipe)->Result:
     "One more stage with all labelled images if there are few, and its weights into the file"
     n = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
@@ -125,12 +134,7 @@ def train_labelled(
     learn = learner_for(data, recipe, **kwargs)
     stop = dict(best=patience is not None, patience=patience, resume=resume)
     with keep_the_better(learn, recipe.arch == 'crnn_base') as kept:
-        if style:
-            synthetic = synthetic_for(learn, style, run, **as_written(learn, data, **kwargs), recipe=recipe)
-            fit_two_stage(learn, synthetic, run, epochs=epochs, recipe=recipe, **stop)
-        elif recipe.arch == 'crnn_base':
-            train_from_base(learn, epochs, kwargs.get('seed', 42), recipe, folder=run, **stop)
-        else: train_captcha(learn, epochs, recipe.lr, run, **stop)
+        fit_by_recipe(learn, data, style, run, recipe, epochs, stop, **kwargs)
     result = finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
     if recipe.arch != 'crnn_base' or style or epochs or kept.undone: return result
     return go_on_with_all(learn, result, kwargs.get('seed', 42), recipe)
