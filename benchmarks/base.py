@@ -3,6 +3,7 @@
     apt-get install -y --no-install-recommends $(cat benchmarks/base_fonts.txt)     # Debian's fonts, free licences
     python benchmarks/base.py                       # some 85 minutes on two cores; checkpoint in models/base
     python benchmarks/base.py --write-to captcha_fastai/base.safetensors
+    python benchmarks/base.py --begin-from base --steps 2500 --lr 1.5e-3 --decay .5 --seed 2    # goes on from the package's model
 
 One core trains, a process beside it generates. Another number of `--steps` moves the end, also of a run that was interrupted."""
 import math
