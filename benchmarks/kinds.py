@@ -3,7 +3,7 @@
     python benchmarks/kinds.py --data ../shared/data                           # goes on where it was interrupted
     python benchmarks/kinds.py --data ../shared/data --arch crnn_small         # from scratch
     python benchmarks/kinds.py --data ../shared/data --labels ddddocr          # ddddocr 1.6.1, untrained, 100 images of each
-    python benchmarks/kinds.py --table-only --plot benchmarks/kinds.png        # pool the rows, draw the plot
+    python benchmarks/kinds.py --plot nbs/images/kinds.png                     # pool the rows, draw the plot
 
 Three random subsets of each size; the rest, at most 400 images, is read. With few images half of them train at most."""
 import contextlib

@@ -112,7 +112,7 @@ def go_on_with_all(learn, result:Result, seed:int, recipe:Recipe)->Result:
     if n > recipe.all_labels: return result
     train_on_all(learn, seed, recipe)
     save_model(learn, result.path)
-    more = f'Then it went on with all {n} labelled images; what follows was measured before that.'
+    more = f'Then it went on with all {n} labelled images. What follows was measured before, with images it knows now.'
     return replace(result, done=f'{result.done} {more}')
 
 # %% ../../nbs/recipes/03_labelled.ipynb #fb9c8fda

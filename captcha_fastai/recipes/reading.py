@@ -100,7 +100,7 @@ def _foreign(report, spec)->list: # Lines
     longer = sum(len(o) > spec.max_len for o in report.truths)
     signs = [f'labels have characters that it does not know: {unknown}'] if unknown else []
     if longer: signs.append(f'{longer} labels are longer than {spec.max_len} characters')
-    if 0 < report.threshold < accept_none: signs.append('it was sure of some of those, and reads few of these')
+    if 0 < spec.threshold < accept_none: signs.append('it was sure of some of those, and reads few of these')
     if not signs: return []
     return [f"These images seem to be of another kind than those it learned from: {'; '.join(signs)}."]
 
