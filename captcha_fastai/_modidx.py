@@ -25,6 +25,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'captcha_fastai.core.ImageError': ('core.html#imageerror', 'captcha_fastai/core.py'),
                                      'captcha_fastai.core.LabelError': ('core.html#labelerror', 'captcha_fastai/core.py'),
                                      'captcha_fastai.core.ModelError': ('core.html#modelerror', 'captcha_fastai/core.py'),
+                                     'captcha_fastai.core.Opening': ('core.html#opening', 'captcha_fastai/core.py'),
                                      'captcha_fastai.core.Resumable': ('core.html#resumable', 'captcha_fastai/core.py'),
                                      'captcha_fastai.core.Resumable.load_state_dict': ( 'core.html#resumable.load_state_dict',
                                                                                         'captcha_fastai/core.py'),

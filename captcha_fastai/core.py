@@ -138,8 +138,9 @@ def _check_types(spec):
 # %% ../nbs/00_core.ipynb #8b21c3e1
 accept_none = 2. # A threshold above every confidence
 _ranges = dict(max_len=(1, 10_000), height=(1, 10_000), width=(1, 10_000), mean=(-1e6, 1e6), std=(1e-6, 1e6),
-               temperature=(1e-6, 1e6), threshold=(0, accept_none))
-_choices = dict(channels=(1, 3), decoder=('ctc', 'heads'))
+               temperature=(1e-6, 1e6), threshold=(0, accept_none), min_len=(0, 10_000), rows=(1, 10), bits=(8, 16))
+_choices = dict(channels=(1, 3), decoder=('ctc', 'heads'), ground=('white', 'black'),
+                frame=('first', 'last', 'darkest'))
 
 def _check_values(spec):
     "Every value is one that a reader can have"
@@ -149,13 +150,19 @@ def _check_values(spec):
     for name,choices in _choices.items():
         value = getattr(spec, name)
         _must(value in choices, name, value, f'one of {choices}')
+    _must(spec.min_len <= spec.max_len, 'min_len', spec.min_len, f'no more than max_len, {spec.max_len}')
     pixels = spec.height*spec.width
     _must(pixels <= 1_000_000, 'height*width', pixels, 'no more than a million pixels')
 
 # %% ../nbs/00_core.ipynb #82eb62da
+_since_0_2 = 'min_len', 'rows', 'rtl', 'bits', 'ground', 'frame'
+
 class _Stored:
     "A dataclass that is stored as JSON"
-    def to_json(self)->str: return json.dumps(asdict(self), ensure_ascii=False)
+    def to_json(self)->str: # What 0.1 did not know is left out where it is as usual
+        usual = {f.name: f.default for f in fields(self) if f.name in _since_0_2}
+        values = {k: v for k,v in asdict(self).items() if k not in usual or v != usual[k]}
+        return json.dumps(values, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text:str):
@@ -168,11 +175,22 @@ class _Stored:
         if extra: raise ModelError(f"spec: unknown entries {extra}: written by a newer captcha_fastai?")
         return cls(**values)
 
+# %% ../nbs/00_core.ipynb #c44505c5
+@dataclass(frozen=True, kw_only=True)
+class Opening(_Stored):
+    "How the images of a set are opened, and how their text runs"
+    rows:int = 1         # Lines of text in an image, read from top to bottom
+    rtl:bool = False     # Is it written from right to left?
+    bits:int = 16        # Of the grey values in files of 16 bits; cameras fill 10 or 12
+    ground:str = 'white' # What is under transparent images, `white` or `black`
+    frame:str = 'first'  # Which picture of an animation is read: `first`, `last` or `darkest`
+
+
 # %% ../nbs/00_core.ipynb #de9d8ed1
 _vocab = lru_cache(Vocab)
 
 @dataclass(frozen=True)
-class Spec(_Stored):
+class Spec(Opening):
     "All that must travel with the weights to read an image"
     chars:str                # The alphabet, id 1 first
     max_len:int              # Longest text, in characters
@@ -187,6 +205,7 @@ class Spec(_Stored):
     decoder:str = 'ctc'      # `ctc` or `heads`: how log-probabilities become text
     temperature:float = 1.   # Log-probabilities are divided by this, so that confidence means how often it is right
     threshold:float = 0.     # Confidence from which a reading is accepted; `accept_none` is above every one
+    min_len:int = 0          # Shortest text, in characters; 0 if it is not known
 
     def __post_init__(self):
         _check_types(self)
