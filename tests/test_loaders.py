@@ -20,7 +20,7 @@ from captcha_fastai.draw.synth import Synth, write_synth
 from captcha_fastai.data.augment import CaptchaAugment, SyntheticOnly
 from captcha_fastai.data.images import LoadImage
 from captcha_fastai.data.labels import EncodeText, TensorCaptcha, labelled
-from captcha_fastai.data.loaders import CaptchaDataLoaders, random_split, untar_captchas
+from captcha_fastai.data.loaders import CaptchaDataLoaders, make_spec, random_split, untar_captchas
 
 real = Path(os.environ.get('CAPTCHA_DATA') or Path(__file__).resolve().parent.parent.parent/'shared'/'data'/'captcha_images_v2')
 
@@ -216,3 +216,8 @@ def test_the_public_set_without_a_network(tmp_path):
     out = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True).stdout
     out = out.replace('█', '').strip()                      # fastprogress announces a bar
     assert 'set CAPTCHA_DATA to a folder' in out and len(out.splitlines()) == 1
+
+
+def test_the_specification_knows_the_shortest_label():
+    images = [Image.new('L', (40, 20), 10*i) for i in range(3)]
+    assert make_spec(images, ['ab', 'abc', 'b'])[1].min_len == 1

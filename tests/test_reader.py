@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from PIL import Image
 from captcha_fastai.core import CaptchaError, ImageError, Spec, accept_none
 from captcha_fastai.read import Reader as front_door, reader as module
 from captcha_fastai.read.constraint import Constraint
-from captcha_fastai.read.ctc import exact
-from captcha_fastai.read.reader import Reader, Reading, one_by_one, readings, soften
+from captcha_fastai.read.ctc import exact, text_logp
+from captcha_fastai.read.reader import Reader, Reading, foreign_length, one_by_one, readings, soften
 
 root = Path(__file__).resolve().parent.parent
 model_file = root/'tests'/'data'/'version_0_1_crnn_tiny.onnx'
@@ -201,3 +202,27 @@ def test_one_session_serves_many_threads(images):
     alone = [summary(reader(p)) for p in images]
     with ThreadPoolExecutor(8) as ex: together = list(ex.map(lambda p: summary(reader(p)), images*40))
     assert together == alone*40
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_lengths_that_labels_had_are_a_prior(seed):
+    "As computed from all texts there are"
+    logp = np.log(np.random.default_rng(seed).dirichlet(np.ones(3)*.3, (1, 4)))
+    spec = Spec('ab', max_len=2, min_len=2)
+    texts = [''.join(o) for n in range(5) for o in product('ab', repeat=n)]
+    ids = [spec.vocab.encode(o) for o in texts]
+    weights = np.exp(text_logp(np.repeat(logp, len(ids), 0), ids, 'ctc'))*np.where([len(o) == 2 for o in texts], 1-foreign_length, foreign_length)
+    p = weights/weights.sum()
+    r, = readings(logp, spec, [''], nbest=3)
+    best = np.argsort(-p)[:3]
+    assert r.text == texts[best[0]] and np.allclose([o for _, o in r.nbest], p[best][:len(r.nbest)], atol=1e-6)
+    assert r.accepted == (len(r.text) == 2)
+
+
+def test_a_length_that_is_told_is_no_prior():
+    logp = np.log([[[.02, .95, .03], [.99, .005, .005]]])
+    spec = Spec('ab', max_len=2, min_len=2)
+    r, = readings(logp, spec, [''])
+    assert (r.text, r.accepted) == ('a', False)
+    told, = readings(logp, spec, [''], constraint=Constraint(spec.vocab, length=1))
+    assert told.text == 'a' and told.accepted and told.confidence > r.confidence

@@ -40,8 +40,9 @@ def make_spec(
 )->tuple: # (labels, `Spec`)
     "Labels that can be learned, and what is read"
     labels, vocab, longest = check_labels(images, labels, chars, max_len, fold)
+    shortest = min(map(len, labels))
     *guessed, colours = guess_size(images)
-    return labels, Spec(vocab.chars, longest, *(size or guessed), channels or colours, fold=fold)
+    return labels, Spec(vocab.chars, longest, *(size or guessed), channels or colours, fold=fold, min_len=shortest)
 
 # %% ../../nbs/data/03_loaders.ipynb #c555cf58
 def batch_tfms_for(spec:Spec)->list:

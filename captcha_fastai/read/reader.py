@@ -6,14 +6,14 @@
 __all__ = ['Reading', 'Reader']
 
 # %% ../../nbs/read/09_reader.ipynb #1bbb4c48
-import os
+import math, os
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 import numpy as np
 from PIL import Image
 
-from ..core import CaptchaError, ImageError, Spec, accept_none, check_range
+from ..core import CaptchaError, ImageError, Spec, Vocab, accept_none, check_range
 from .images import image_name, scale, to_array
 from .constraint import Constraint
 from .ctc import check_logp, many_items
@@ -69,6 +69,45 @@ def _chars(logp, found, spec, constraint):
     later = partial(char_probs, logp, texts, spec.decoder, constraint)
     return [partial(_first, later)] if len(found) == 1 else later()
 
+# %% ../../nbs/read/09_reader.ipynb #fb456477
+foreign_length = .01 # Prior probability that a text has a length that no label had
+
+def is_usual(text, spec:Spec)->bool:
+    "Has a text, or its ids, a length that the labels had?"
+    return spec.min_len <= len(text) <= spec.max_len
+
+@lru_cache
+def _usual_lengths(chars, low, high): return Constraint(Vocab(chars), length=(low, high))
+
+# %% ../../nbs/read/09_reader.ipynb #edb00589
+def weigh_lengths(usual, free, spec:Spec)->list: # Hypotheses, best first
+    "The best texts of usual lengths, and those of any length, with a prior of the length"
+    best = usual[0] if usual else None
+    share = min(1., math.exp(best.logp)/best.p) if best else 0.           # of all texts of usual lengths
+    whole = share*(1-foreign_length) + (1-share)*foreign_length
+    weight = share*(1-foreign_length)/whole
+    within = [o._replace(p=o.p*weight) for o in usual]
+    foreign = [o for o in free if not is_usual(o.ids, spec)]
+    beyond = [o._replace(p=math.exp(o.logp)*foreign_length/whole) for o in foreign]
+    return sorted(within + beyond, key=lambda o: -o.p)
+
+# %% ../../nbs/read/09_reader.ipynb #aebb05eb
+def _is_certain(found, spec): return bool(found) and found[0].p > .9999 and is_usual(found[0].ids, spec)
+
+def with_length_prior(
+    logp, # Log-probabilities `(B, T, V)`
+    spec:Spec, # Has the lengths
+    search, # From log-probabilities and a constraint `c` to hypotheses for each item
+    nbest:int=1 # Texts wanted for each
+)->list:
+    "The best texts for each item, if the lengths of the labels are more probable than others"
+    found = search(logp, c=None)
+    todo = [i for i,o in enumerate(found) if nbest > 1 or not _is_certain(o, spec)]
+    c = _usual_lengths(spec.chars, spec.min_len, spec.max_len)
+    within = search(logp[todo], c=c) if todo else []
+    for i,usual in zip(todo, within): found[i] = weigh_lengths(usual, found[i], spec)[:nbest]
+    return found
+
 # %% ../../nbs/read/09_reader.ipynb #11797824
 def readings(
     logp, # Log-probabilities `(B, T, V)`
@@ -83,12 +122,15 @@ def readings(
     "A `Reading` for each item of a model's log-probabilities"
     logp = soften(check_logp(logp), spec.temperature)
     threshold = _threshold(spec, min_confidence)
-    found = decode(logp, spec.decoder == 'ctc', beam, nbest, constraint, fast=fast)
+    search = partial(decode, ctc=spec.decoder == 'ctc', beam=beam, nbest=nbest, fast=fast)
+    told = constraint is not None or not spec.min_len
+    found = search(logp, c=constraint) if told else with_length_prior(logp, spec, search, nbest)
     out = []
     for name,hypotheses,chars in zip(names, found, _chars(logp, found, spec, constraint)):
         best = tuple((spec.vocab.decode(o.ids), o.p) for o in hypotheses)
         text, p = best[0] if best else ('', 0.)
-        out.append(Reading(text, p, chars, name, accepted=bool(best and p >= threshold), nbest=best))
+        usual = told or is_usual(text, spec)
+        out.append(Reading(text, p, chars, name, accepted=bool(best and usual and p >= threshold), nbest=best))
     return out
 
 # %% ../../nbs/read/09_reader.ipynb #72d1638e
