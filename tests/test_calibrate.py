@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from captcha_fastai.core import CaptchaError, LabelError, Spec
-from captcha_fastai.judge.calibrate import calibrate, fit_temperature, log_probabilities
+from captcha_fastai.core import CaptchaError, LabelError, Spec, accept_none
+from captcha_fastai.judge.calibrate import calibrate, expected_threshold, fit_temperature, log_probabilities
 from captcha_fastai.judge.report import evaluate
 from captcha_fastai.read.reader import Reader
 from helpers import small, white
@@ -25,7 +25,7 @@ def test_logits_that_are_twice_too_large_get_a_temperature_of_two():
     spec, report = calibrate(reader, images[2000:], labels[2000:], precision=.95)
     before, after = (evaluate(r, images[:2000], labels[:2000]) for r in (reader, Reader(too_sure, spec)))
     assert abs(spec.temperature - 2) < .25 and after.ece() < before.ece()
-    assert spec.threshold == report.threshold == report.accept_threshold(.95).threshold
+    assert spec.threshold == report.threshold == expected_threshold(report.confidences, report.ok, .95)
 
 
 def test_a_fifth_of_wrong_labels_does_not_keep_the_temperature_at_one():
@@ -73,3 +73,36 @@ def test_what_cannot_be_calibrated_on_is_refused(abc_reader, images, labels, err
 
 def test_a_batch_holds_an_image(abc_reader):
     with pytest.raises(CaptchaError, match='bs is 0'): calibrate(abc_reader, [small], ['abc'], bs=0)
+
+
+def test_one_wrong_label_hardly_moves_the_threshold():
+    "As many of 300 new readings are accepted, or nearly"
+    p = 1 - np.geomspace(1e-4, .05, 40)
+    right = np.ones(40, bool)
+    new = 1 - np.geomspace(1e-4, .05, 300)
+    thresholds = []
+    for wrong in ([], [0], [7, 30]):
+        right[:] = True
+        right[wrong] = False
+        thresholds.append(expected_threshold(p, right, .98))
+    shares = [(new >= t).mean() for t in thresholds]
+    assert shares[0] == 1 and min(shares) > .7
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_what_is_accepted_is_right_as_often_as_was_asked(seed):
+    "With as few as 20 readings whose confidence is true"
+    rng = np.random.default_rng(seed)
+    def readings(n):
+        p = 1/(1 + np.exp(-rng.normal(3, 2, n)))
+        return p, rng.random(n) < p
+    share = []
+    for _ in range(50):
+        threshold = expected_threshold(*readings(20), .95)
+        p, right = readings(4000)
+        share.append(right[p >= threshold].mean())
+    assert abs(np.mean(share) - .95) < .02
+
+
+def test_readings_that_are_never_right_are_not_accepted():
+    assert expected_threshold(np.full(30, .99), np.zeros(30, bool), .9) == accept_none

@@ -9,13 +9,15 @@ __all__ = ['calibrate']
 from dataclasses import replace
 import numpy as np
 from fastprogress import progress_bar
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, logit
 
-from ..core import ImageError, LabelError, Spec, check_pairs, check_range, warn_unreadable
+from ..core import (ImageError, LabelError, Spec, accept_none, check_pairs, check_range,
+                                 warn_unreadable)
 from ..read.images import image_name, to_array
 from ..read.ctc import check_logp, text_logp
 from ..read.reader import Reader, one_by_one, readings, soften
-from .report import Report, unified
+from .report import Report, lowest_enough, unified
 
 # %% ../../nbs/judge/01_calibrate.ipynb #691bec9d
 def temperature_loss(
@@ -77,6 +79,34 @@ def with_temperature(reader:Reader, logp, truths)->Spec:
     temperature = fit_temperature(logp[list(known)], ids, reader.spec.decoder)
     return replace(reader.spec, threshold=0., temperature=temperature)
 
+# %% ../../nbs/judge/01_calibrate.ipynb #17e0665e
+wrong_labels = .01 # Share of the labels that may be wrong
+
+def _logits(p): return logit(np.clip(p, 1e-6, 1-1e-6))
+
+def fit_line(p, right)->tuple: # (shift, slope)
+    "The line in logits from confidence to how probably readings are right"
+    x = _logits(np.array(p, float))
+    right = np.array(right, bool)
+    def loss(v):
+        shift, log_slope = v
+        q = expit(shift + np.exp(log_slope)*x)
+        q = wrong_labels + (1-2*wrong_labels)*q
+        prior = 2*(shift**2 + log_slope**2)               # normal, standard deviations of 1/2
+        return prior - np.log(np.where(right, q, 1-q)).sum()
+    shift, log_slope = minimize(loss, [0, 0], method='Nelder-Mead').x
+    return float(shift), float(np.exp(log_slope))
+
+# %% ../../nbs/judge/01_calibrate.ipynb #6d4eaaad
+def expected_threshold(p, right, precision:float)->float:
+    "The lowest confidence from which readings should be right often enough; `accept_none` if there is none"
+    check_range(.001, 1, precision=precision)
+    shift, slope = fit_line(p, right)
+    on_average = lowest_enough(p, expit(shift + slope*_logits(p)), precision)
+    each = (_logits(precision)-shift)/slope
+    each = float(expit(each)) if each < _logits(1) else accept_none
+    return min(on_average, each)
+
 # %% ../../nbs/judge/01_calibrate.ipynb #4297b5fd
 def calibrate(
     reader:Reader,
@@ -99,5 +129,5 @@ def calibrate(
     spec = with_temperature(reader, logp, truths)
     read = readings(logp, spec, names, **options)
     report = Report(*unified(truths, read, constraint))
-    report.threshold = report.accept_threshold(precision).threshold
+    report.threshold = expected_threshold(report.confidences, report.ok, precision)
     return replace(spec, threshold=report.threshold), report

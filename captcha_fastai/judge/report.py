@@ -147,6 +147,17 @@ def accepted(self:Report, threshold:float)->Accepted:
         if p >= threshold and p > 0: ok.append(is_right)
     return Accepted(threshold, sum(ok), len(ok), self.n)
 
+# %% ../../nbs/judge/00_report.ipynb #229c01bf
+def lowest_enough(p, good, share:float)->float:
+    "The lowest of some confidences from which `good` is at least `share` on average; `accept_none` if there is none"
+    p = np.array(p, float)
+    order = np.argsort(-p, kind='stable')
+    p = p[order]
+    total = np.array(good, float)[order].cumsum()
+    enough = total >= share*np.arange(1, len(p)+1)
+    enough[:-1] &= p[:-1] > p[1:]                         # equal confidences are accepted together
+    return float(p[enough][-1]) if enough.any() else accept_none
+
 # %% ../../nbs/judge/00_report.ipynb #ef601afd
 @patch
 def accept_threshold(self:Report,
@@ -154,15 +165,7 @@ def accept_threshold(self:Report,
 )->Accepted:
     "The lowest confidence from which enough readings are right; `accept_none` if there is none"
     check_range(.001, 1, precision=precision)
-    p = np.array(self.confidences, float)
-    order = np.argsort(-p, kind='stable')
-    p = p[order]
-    right = np.array(self.ok, bool)[order].cumsum()
-    accepted = np.arange(1, self.n+1)
-    enough = right >= precision*accepted
-    enough[:-1] &= p[:-1] > p[1:]                         # equal confidences are accepted together
-    threshold = float(p[enough][-1]) if enough.any() else accept_none
-    return self.accepted(threshold)
+    return self.accepted(lowest_enough(self.confidences, self.ok, precision))
 
 # %% ../../nbs/judge/00_report.ipynb #5946895f
 @patch
