@@ -150,6 +150,7 @@ def captcha_finetune(
     label:str='stem', # Label in a file's name: stem, prefix, or a regular expression
     chars:str=None, # Alphabet to add; from the labels if not given
     fold:bool=False, # Ignore case, as the model does
+    keep:str=None, # Labelled images it reads already: some are mixed in, so that it does not forget them
     resume:bool=False, # Go on after an interrupt; give the same arguments
 ):
     "Train a model further on labelled images (`fine_tune_model`)"
@@ -157,7 +158,7 @@ def captcha_finetune(
         check_above_0(lr=lr)
         recipe = replace(Recipe(), tune_lr=lr)
         how = dict(label=label, chars=chars, fold=fold, valid_pct=valid_pct, seed=seed)
-        return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, recipe, **how))
+        return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, keep, recipe, **how))
 
 # %% ../nbs/08_cli.ipynb #44a71a23
 @call_parse

@@ -14,7 +14,7 @@ from captcha_fastai.judge.report import Report
 from captcha_fastai.read.images import image_files
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import synthetic
-from captcha_fastai.recipes.labelled import learner_from, train_few_labels, train_labelled, with_peak_lr
+from captcha_fastai.recipes.labelled import learner_from, not_forgetting, told_apart, train_few_labels, train_labelled, with_peak_lr, with_some_of
 from captcha_fastai.recipes.reading import as_options, evaluated, reading_summary
 from captcha_fastai.recipes.result import Result, advice, command_line, length_option
 from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for, written_chars
@@ -23,6 +23,7 @@ from captcha_fastai.ship.modelfile import load_reader, save_model
 from captcha_fastai.train.fewlabels import synth_of
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.refine import save_refiner
+from captcha_fastai.train.fewlabels import Rehearse
 from captcha_fastai.train.schedule import Recipe
 from captcha_fastai.train.simgan import Refiner
 
@@ -176,6 +177,33 @@ def test_the_same_seed_trains_the_same_model(more, tmp_path):
 
 
 # Last words
+
+@pytest.fixture(scope='module')
+def letters(tmp_path_factory): return write_synth(tmp_path_factory.mktemp('letters')/'letters', 20, Synth('ABC', 2, size=(32, 64), seed=6)).parent
+
+
+def test_a_model_that_goes_on_is_shown_what_it_knows(more, letters, tmp_path):
+    save_model(captcha_learner(CaptchaDataLoaders.from_folder(more)), tmp_path/'old.safetensors')
+    alone = learner_from(tmp_path/'old.safetensors', letters)
+    with pytest.warns(UserWarning, match="no label has '7OX', which old.safetensors knows: it may forget them"):
+        with not_forgetting(alone, 'old.safetensors'): assert any(isinstance(o, Rehearse) for o in alone.dls.train.after_batch.fs)
+    assert not any(isinstance(o, Rehearse) for o in alone.dls.train.after_batch.fs)
+    both = learner_from(tmp_path/'old.safetensors', letters, keep=more)
+    assert len(both.dls.train_ds) + len(both.dls.valid_ds) == 60
+    with not_forgetting(both, 'old.safetensors'): assert not any(isinstance(o, Rehearse) for o in both.dls.train.after_batch.fs)
+
+
+def test_old_images_are_not_more_than_the_new_but_200_at_least(more):
+    many = [Path(f'{i}.png') for i in range(230)]
+    assert [len(with_some_of(more, many[:n], ['7']*n)[0]) for n in (1, 230)] == [41, 270]
+
+
+def test_old_and_new_images_are_told_apart(more, letters):
+    names = [str(o) for folder in (letters, more) for o in image_files(folder)]
+    report = Report(['A']*60, [Reading('A' if i < 30 else 'B', 1., name=o) for i, o in enumerate(names)])
+    assert told_apart(Result('m', 'done', 'good', 'files', report=report), letters, more).quality.splitlines()[-2:] == [
+        f'of {letters}: 100.00% (20/20, 95 % interval 83.9% to 100.0%)', f'of {more}: 25.00% (10/40, 95 % interval 14.2% to 40.2%)']
+
 
 def test_a_good_reader_needs_no_advice(): assert advice(Report(['a'], [Reading('a', 1.)]), 'learning', 'd', False) == []
 

@@ -6,17 +6,22 @@
 __all__ = ['train_labelled', 'train_few_labels', 'fine_tune_model']
 
 # %% ../../nbs/recipes/03_labelled.ipynb #70df3a0a
+import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from fastai.torch_core import set_seed
 from fastcore.meta import delegates
 
 from ..core import CaptchaError, check_range, nfc
+from ..read.images import image_name
 from ..data.labels import labelled
 from ..data.images import commonest_size
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
 from ..train.models import archs, conv_small, crnn_small, pick_stride
+from ..train.metrics import rate
 from ..train.learner import captcha_learner, usual_tfms
 from ..train.schedule import Recipe, course_of, default_epochs, train_captcha
 from ..train.fewlabels import fit_two_stage, start_from
@@ -24,7 +29,7 @@ from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
 from .base import (base_options, begin_from_base, is_base, keep_the_better,
-                                         train_from_base, train_on_all)
+                                         reminded, train_from_base, train_on_all)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):
@@ -165,23 +170,58 @@ def learner_from(
     data, # As `labelled` takes it
     label:str='stem',
     chars:str=None, # More characters; those of the labels if not given
-    **kwargs # For `CaptchaDataLoaders.from_folder`
+    keep=None, # Labelled images that the model reads, some of which are mixed in
+    **kwargs # For `CaptchaDataLoaders.from_lists`
 ):
     "A learner for `data` that has what a model in a file has learned"
     net, spec = load_model(model)
     fold = kwargs.pop('fold', False)
     if fold and not spec.fold: raise CaptchaError(f"{model}: tells upper from lower case: train without --fold")
-    texts = [spec.text(o) for o in labelled(data, label)[1]]
+    images, texts = labelled(data, label)
+    if keep: images, texts = with_some_of(keep, images, texts, label, kwargs.get('seed', 42))
+    texts = [spec.text(o) for o in texts]
     new = sorted(set(nfc(chars) if chars else ''.join(texts)) - set(spec.chars))
     kept = dict(chars=spec.chars + ''.join(new), fold=spec.fold, max_len=max(spec.max_len, *map(len, texts)))
     kept.update(size=(spec.height, spec.width), channels=spec.channels, batch_tfms=batch_tfms_for(spec))
-    dls = CaptchaDataLoaders.from_folder(data, label=label, **kept, **kwargs)
+    dls = CaptchaDataLoaders.from_lists(images, texts, **kept, **kwargs)
     return start_from(captcha_learner(dls, spec.arch, _same_columns(spec)), net, spec)
 
 def _same_columns(spec):
     "Arguments under which a net for longer texts has the columns of the one it starts from"
     if not issubclass(archs[spec.arch], (crnn_small, conv_small)): return spec.arch_args
     return dict(stride=pick_stride(spec.width, spec.max_len)) | spec.arch_args
+
+# %% ../../nbs/recipes/03_labelled.ipynb #b9059e97
+def with_some_of(keep, images, texts, label='stem', seed:int=42)->tuple: # (paths, labels)
+    "Labelled images, with some of the folder or table `keep`"
+    old, old_texts = labelled(keep, label)
+    chosen = np.random.default_rng(seed).permutation(len(old))[:max(200, len(images))]
+    return [*images, *(old[i] for i in chosen)], [*texts, *(old_texts[i] for i in chosen)]
+
+# %% ../../nbs/recipes/03_labelled.ipynb #cba71030
+@contextmanager
+def not_forgetting(learn, model, recipe:Recipe=Recipe(), seed:int=42):
+    "Training inside a `with` that warns of characters without an image, and mixes in generated ones"
+    items = learn.dls.train_ds.items
+    seen = {c for o in items for c in learn.spec.text(o.text)}
+    forgotten = ''.join(c for c in learn.spec.chars if c not in seen)
+    if not forgotten:
+        yield
+        return
+    if len(forgotten) > len(learn.spec.chars)/4:          # a few are rare, or were added by chance
+        warnings.warn(f"no label has {forgotten!r}, which {model} knows: it may forget them, though generated "
+                      "pictures are mixed in. Better give the images it has learned from, too (keep)")
+    with reminded(learn, seed, recipe): yield
+
+# %% ../../nbs/recipes/03_labelled.ipynb #ae2723fe
+def told_apart(result:Result, data, keep, label='stem')->Result:
+    "A result that gives the accuracy of old and new images by themselves"
+    new = {image_name(o) for o in labelled(data, label)[0]}
+    lines = []
+    for name,is_new in ((data, True), (keep, False)):
+        ok = [right for o,right in zip(result.report.names, result.report.ok) if (o in new) == is_new]
+        lines.append(f'of {name}: {rate(sum(ok), len(ok))}')
+    return replace(result, quality=result.quality + '\n\n' + '\n'.join(lines))
 
 # %% ../../nbs/recipes/03_labelled.ipynb #d87e73f3
 @delegates(CaptchaDataLoaders.from_folder)
@@ -192,6 +232,7 @@ def fine_tune_model(
     epochs:int=None, # By the number of images if not given
     patience:int=None, # Stop after so many epochs without a better one, and keep the best one's weights
     resume:bool=False, # Go on where an interrupted run was
+    keep=None, # Labelled images that the model reads: some are mixed in, so that it does not forget them
     recipe:Recipe=Recipe(),
     **kwargs
 )->Result:
@@ -203,8 +244,10 @@ def fine_tune_model(
     check_kept(model, out)
     check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
     seed_everything(kwargs.get('seed', 42))
-    learn = learner_from(model, data, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
+    learn = learner_from(model, data, keep=keep, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
     epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
-    train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
+    with not_forgetting(learn, model, recipe, kwargs.get('seed', 42)):
+        train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
     caution = f'; if {model} was trained on some of them, more so: ask captcha-evaluate, with others'
-    return finish(learn, out, run, data, kwargs.get('label', 'stem'), True, caution)
+    result = finish(learn, out, run, data, kwargs.get('label', 'stem'), True, caution)
+    return told_apart(result, data, keep, kwargs.get('label', 'stem')) if keep else result
