@@ -5,6 +5,7 @@
     python benchmarks/kinds.py --data ../shared/data --labels ddddocr          # ddddocr 1.6.1, untrained, 100 images of each
     python benchmarks/kinds.py --plot nbs/images/kinds.png                     # pool the rows, draw the plot
 
+What the readers accept by their own threshold goes into a second table, beside what the best threshold in hindsight would.
 Three random subsets of each size; the rest, at most 400 images, is read. With few images half of them train at most."""
 import contextlib
 import csv
@@ -23,6 +24,7 @@ from common import machine
 from fastcore.script import call_parse
 
 from captcha_fastai.data.labels import labelled
+from captcha_fastai.judge.report import Report
 from captcha_fastai.train.metrics import wilson
 from captcha_fastai.recipes.base import untrained_reader
 from captcha_fastai.recipes.labelled import train_labelled
@@ -30,7 +32,9 @@ from captcha_fastai.ship.modelfile import load_reader
 from captcha_fastai.train.schedule import Recipe
 
 results = Path(__file__).resolve().parent/'results'
-names = ['set', 'labels', 'subset', 'method', 'right', 'of', 'seconds', 'machine']
+key_names = ['set', 'labels', 'subset', 'method']
+names = [*key_names, 'right', 'of', 'seconds', 'machine']
+trust_names = [*key_names, 'of', 'accepted', 'accepted_right', 'best', 'best_right', 'ece']
 
 
 def development_sets(data):
@@ -94,7 +98,7 @@ def peer(images, labels):
 
 
 def measured(images, labels, n_labels, subset, arch):
-    "(right, of, seconds)"
+    "(right, of, seconds), and a report of the readings"
     train, test = split(len(images), n_labels, subset)
     some, truth = [images[i] for i in test], [labels[i] for i in test]
     begin = time.time()
@@ -105,7 +109,22 @@ def measured(images, labels, n_labels, subset, arch):
     seconds = time.time() - begin
     rules = {} if n_labels else known(labels)
     readings = reader.read_many(some, **rules)
-    return sum(o.text == t for o, t in zip(readings, truth)), len(truth), seconds
+    report = Report(truth, readings, threshold=reader.spec.threshold)
+    return (report.right, report.n, seconds), report
+
+
+def trust(report):
+    "What is accepted, how much of it is right, the same for the best threshold in hindsight, and the calibration error"
+    own, best = report.accepted(report.threshold), report.accept_threshold(Recipe.precision)
+    return report.n, own.n, own.right, best.n, best.right, f'{report.ece():.4f}'
+
+
+def append(path, heading, row):
+    "A row at the end of a table, which begins with its heading"
+    is_new = not path.exists()
+    with path.open('a', newline='') as f:
+        if is_new: csv.writer(f).writerow(heading)
+        csv.writer(f).writerow(row)
 
 
 def pool(rows):
@@ -182,10 +201,9 @@ def main(data: str = '../shared/data',  # Folder of the development sets
                 if n_labels == 'ddddocr':
                     test = split(len(images), 0, subset)[1][:100]
                     result = peer([images[i] for i in test], [texts[i] for i in test]), len(test), 0.
-                else: result = measured(images, texts, int(n_labels), subset, arch)
+                else: result, report = measured(images, texts, int(n_labels), subset, arch)
                 right, of, seconds = result
                 print(*key, f'{right}/{of} = {right/of:.1%}, {seconds:.0f} s', flush=True)
-                with table.open('a', newline='') as f:
-                    if not rows and not done: csv.writer(f).writerow(names)
-                    csv.writer(f).writerow([*key, right, of, f'{seconds:.1f}', machine()])
+                append(table, names, [*key, right, of, f'{seconds:.1f}', machine()])
+                if key[1] != '0': append(table.with_name('trust.csv'), trust_names, [*key, *trust(report)])
                 done.add(key)
