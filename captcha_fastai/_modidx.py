@@ -1312,6 +1312,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'captcha_fastai/recipes/base.py'),
                                              'captcha_fastai.recipes.base.untrained_reader': ( 'recipes/base.html#untrained_reader',
                                                                                                'captcha_fastai/recipes/base.py'),
+                                             'captcha_fastai.recipes.base.warn_of_results': ( 'recipes/base.html#warn_of_results',
+                                                                                              'captcha_fastai/recipes/base.py'),
                                              'captcha_fastai.recipes.base.world_for': ( 'recipes/base.html#world_for',
                                                                                         'captcha_fastai/recipes/base.py')},
             'captcha_fastai.recipes.labelled': { 'captcha_fastai.recipes.labelled._same_columns': ( 'recipes/labelled.html#_same_columns',

@@ -24,7 +24,7 @@ from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
 from .base import (base_options, begin_from_base, is_base, keep_the_better,
-                                         train_from_base, train_on_all)
+                                         train_from_base, train_on_all, warn_of_results)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):
@@ -144,7 +144,10 @@ def learner_for(data, recipe, label='stem', **kwargs):
     "A learner for labelled images, by a recipe"
     options = dict(bs=recipe.bs, valid_pct=recipe.valid_pct, batch_tfms=usual_tfms(recipe.arch)) | kwargs
     based = recipe.arch == 'crnn_base'
-    if based: options = base_options(*labelled(data, label), **options)
+    if based:
+        images, texts = labelled(data, label)
+        warn_of_results(images, texts)
+        options = base_options(images, texts, **options)
     learn = captcha_learner(CaptchaDataLoaders.from_folder(data, label=label, **options), recipe.arch)
     return begin_from_base(learn) if based else learn
 
