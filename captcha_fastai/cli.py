@@ -20,6 +20,7 @@ from fastcore.script import call_parse, is_cli
 from .core import CaptchaError
 from .read.images import images_in
 from .read.constraint import parse_length
+from .read.solve import read_solved
 from .draw.synth import Synth, digits, lower, write_synth
 from .data.labels import labelled
 from .train.schedule import Recipe
@@ -265,6 +266,7 @@ def captcha_read(
     nbest:int=1, # Texts wanted for each image, with their probabilities
     csv:str=None, # Write a table to this file
     json:bool=False, # Print JSON, with a probability for each character
+    solve:bool=False, # Give the result of a sum such as 3+5=? instead of its text
     **kwargs
 ):
     "Read images; one that cannot be opened is reported and the others are read (`Reader.read_many`)"
@@ -272,7 +274,7 @@ def captcha_read(
         if not paths: raise CaptchaError("no images: give a model, then files or folders")
         images, given = images_in(list(paths)), rules(**kwargs)
         reader = reader_of(model, images, **given)
-        readings = reader.read_many(images, nbest=nbest, **given)
+        readings = (read_solved if solve else type(reader).read_many)(reader, images, nbest=nbest, **given)
         if csv: write_table(csv, readings_table(readings, nbest))
         if json: say(as_json([asdict(r) for r in readings]))
         for r in readings:

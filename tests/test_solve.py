@@ -5,8 +5,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
+from captcha_fastai.cli import captcha_read
 from captcha_fastai.core import Spec
+from captcha_fastai.draw.fonts import sans
 from captcha_fastai.read.reader import Reader, Reading
 from captcha_fastai.read.solve import read_solved, solve, solved
 
@@ -60,3 +63,13 @@ def test_a_reader_is_asked_for_enough_readings():
     one, = read_solved(reader, [image], nbest=3, pattern='[4-6]\\+[4-6]')
     assert one.text == '10' and dict(one.nbest) == pytest.approx({'10': 3/9, '9': 2/9, '11': 2/9}) and not one.accepted
     assert read_solved(reader, [image, image], pattern='[4-6]\\+[4-6]', min_confidence=.3)[1].accepted
+
+
+def test_the_command_prints_results(tmp_path, capsys):
+    for n, text in enumerate(('3+5=?', '7x4=?')):
+        im = Image.new('L', (130, 40), 'white')
+        ImageDraw.Draw(im).text((6, 4), text, font=ImageFont.truetype(sans[1], 26))
+        im.save(tmp_path/f'{n}.png')
+    found = captcha_read('base', str(tmp_path), solve=True, alphabet='0123456789+-x=?')
+    assert [o.text for o in found] == ['8', '28'] and all(o.confidence > .5 for o in found)
+    assert [line.split('\t')[1] for line in capsys.readouterr().out.splitlines()] == ['8', '28']
