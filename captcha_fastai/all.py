@@ -6,6 +6,7 @@ from .read.ctc import *
 from .read.search import *
 from .read.confidence import *
 from .read.reader import *
+from .read.solve import *
 from .draw.styles import *
 from .draw.look import *
 from .draw.synth import *

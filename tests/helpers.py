@@ -54,3 +54,14 @@ def sees(images, late=2):
 _rng = random.Random(0)
 TEXTS = [[_rng.randint(1, 5) for _ in range(4)] for _ in range(40)]
 IMAGES, ENDS = zip(*[bars(t, _rng) for t in TEXTS])
+
+
+def random_pattern(rng, chars='abc', depth=2):
+    "A pattern of all that there is"
+    kind = rng.integers(5 if depth else 2)
+    if kind == 0: part = str(rng.choice([*chars]))
+    elif kind == 1: part = str(rng.choice(['.', '[ab]', '[^a]', r'\w', '[a-c]']))
+    elif kind == 2: part = ''.join(random_pattern(rng, chars, depth-1) for _ in range(2))
+    else: part = f"({random_pattern(rng, chars, depth-1)}{'|' if kind == 3 else ''}{random_pattern(rng, chars, depth-1)})"
+    counted = kind != 2 and rng.random() < .4
+    return part + str(rng.choice(['?', '*', '+', '{2}', '{1,2}', '{0,2}'])) if counted else part

@@ -1,4 +1,5 @@
 "The base model: its architecture, its file, and what begins from it"
+import re
 import string
 import warnings
 from random import Random
@@ -8,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from fastai.vision.all import Callback
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from captcha_fastai.core import CaptchaError, ModelError, Spec, accept_none, warned
 from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.draw.fonts import sans
 from captcha_fastai.draw.synth import Synth
 from captcha_fastai.draw.world import world
 from captcha_fastai.recipes.base import (base_epochs, base_learner, base_model, base_options, begin_from_base, keep_the_better, likely_chars, reader_of,
-                                         repeated, share_of_valid, train_from_base, train_on_all, untrained_reader)
+                                         repeated, share_of_valid, train_from_base, train_on_all, untrained_reader, warn_of_results)
 from captcha_fastai.ship.modelfile import load_model, model_file, packed, save_model, unpacked
 from captcha_fastai.train.base import best_size, candidate_sizes, confidence_of_readings, fit_of_labels, normalised
 from captcha_fastai.train.fewlabels import start_from
@@ -217,3 +219,18 @@ def test_a_learner_without_labels_reads_as_the_base_does():
 def test_base_is_named_where_a_model_is_wanted():
     texts, images = zip(*easy(4))
     assert reader_of('base', images, length=4).spec.arch == 'crnn_base'
+
+
+def on_white(text):
+    im = Image.new('L', (130, 40), 'white')
+    ImageDraw.Draw(im).text((6, 4), text, font=ImageFont.truetype(sans[1], 26))
+    return im
+
+
+@pytest.mark.parametrize('texts, labels, why', [
+    (['3+5=', '9-2=', '6+6=', '9-8='], ['8', '7', '12', '1'], r"the labels seem to be results: .* shows '3\+5=' and its label is '8'"),
+    (['3+5=', '9-2=', '6+6=', '9-8='], ['3+5=', '9-2=', '6+6=', '9-8='], None), (['8', '7', '12', '1'], ['8', '7', '12', '1'], None),
+    (['3+5=', '9-2=', '6+6=', '9-8='], ['5', '2', '6', '8'], None)])
+def test_labels_that_are_results_are_said(texts, labels, why):
+    message = warned(warn_of_results, [on_white(o) for o in texts], labels)
+    assert message is None if why is None else re.match(why, message)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from captcha_fastai.read import beam
-from captcha_fastai.read.beam import Candidate, Node, Prefix, _many, add, child_of, heapify, possible, prefix_beams, promising, spell, to_beat
+from captcha_fastai.read.beam import Candidate, Node, Prefix, _many, add, child_of, possible, prefix_beams, promising, spell, to_beat
+from captcha_fastai.read.heap import heapify
 
 
 def plain_beam(probs, width, ctc):

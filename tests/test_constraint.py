@@ -4,7 +4,7 @@ import warnings
 import pytest
 
 from captcha_fastai.core import CaptchaError, Vocab
-from captcha_fastai.read.constraint import Constraint, make_trie, parse_length, parse_pattern, position_table, same_groups
+from captcha_fastai.read.constraint import Constraint, make_trie, parse_length, same_groups
 
 
 @pytest.fixture
@@ -25,39 +25,33 @@ def test_a_length_that_cannot_be_is_refused(length, why):
     with pytest.raises(CaptchaError, match=why): parse_length(length)
 
 
-def test_a_pattern_says_what_each_place_allows():
-    places, fewest, most = parse_pattern(r'[a-c]{2}\d{1,3}', 'abcdef0123')
-    assert [''.join(sorted(o)) for o in places] == ['abc', 'abc', '0123', '0123', '0123'] and (fewest, most) == (3, 5)
-
-
-def test_a_pattern_may_be_a_list(): assert parse_pattern(['ab', 'c'], 'abc') == ([{'a', 'b'}, {'c'}], 2, 2)
-def test_a_pattern_may_ignore_case(): assert parse_pattern('[ab]', 'abAB', fold=True)[0] == [set('abAB')] == parse_pattern(['ab'], 'abAB', fold=True)[0]
-
-
-@pytest.mark.parametrize('pattern, chars, why', [
-    ('a+', 'ab', r"'\+' is not understood"), ('[b-a]', 'ab', 'is not understood'), (r'\d', 'abc', "no character of the alphabet 'abc' fits"),
-    ('a{1,2}b', 'ab', 'only at the end'), ('a{3,1}', 'ab', 'only at the end'), ('a{1000000000000}', 'ab', 'is not understood'), (5, 'ab', 'give a text, or a list'),
-    ([1, 2], 'ab', '1 is int, not text')])
-def test_a_pattern_that_cannot_be_is_refused(pattern, chars, why):
-    with pytest.raises(CaptchaError, match=why): parse_pattern(pattern, chars)
-
-
 def test_accents_of_a_pattern_are_composed():
     e = Constraint(Vocab('eé'), pattern='[e\u0301]')                       # decomposed, as macOS has it
     assert e.accepts(e.to[[2]]) and not e.accepts(e.to[[1]])
 
 
-def test_the_table_says_where_a_text_may_end():
-    ok, may = position_table('abc1', '1-2', alphabet='ab1')
-    assert ok.tolist() == [False, True, True, False]
-    assert may.astype(int).tolist() == [[1, 0, 0, 0, 0], [1, 1, 1, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 0]]
+def test_a_length_and_an_alphabet_say_where_a_text_may_end():
+    c = Constraint(Vocab('abc1'), length='1-2', alphabet='ab1')
+    assert accepted(c, '', 'a', 'b1', 'ab1', 'c', 'ac') == [False, True, True, False, False, False]
 
 
-def test_without_an_upper_end_the_last_row_repeats():
-    ok, may = position_table('ab', (2, None), alphabet='a')
-    assert ok.tolist() == [False, False, True] and may[1:].astype(int).tolist() == [[1, 1, 0]]*2
+def test_without_an_upper_end_a_text_may_go_on():
+    c = Constraint(Vocab('ab'), length=(2, None), alphabet='a')
+    assert accepted(c, 'a', 'aa', 'aaaaaa', 'ab') == [False, True, True, False]
     c = Constraint(Vocab('ab'), length=(2, None))
     assert accepted(c, 'a', 'ab', 'ababab') == [False, True, True]
+
+
+def test_a_pattern_and_a_length_must_both_hold():
+    c = Constraint(Vocab('ab'), pattern='a+b*', length='2-3')
+    assert accepted(c, 'a', 'aa', 'ab', 'abb', 'aabb', 'ba') == [False, True, True, True, False, False]
+
+
+def test_a_group_is_written_so_that_the_rest_fits():
+    "The first `0` or `O` decides what the second one must be"
+    c = Constraint(Vocab('0O'), pattern='0O|O0|OO0', alike='0O')
+    assert accepted(c, '00', 'O0O', '0', '0000') == [True, True, False, False]
+    assert [c.vocab.decode(c.write([1]*n)) for n in (2, 3)] == ['0O', 'OO0']
 
 
 @pytest.mark.parametrize('chars, options, groups', [('0Oo1lab', dict(alike=True), ['0Oo', '1l', 'a', 'b']), ('aBAb', dict(fold=True), ['aA', 'bB']),
@@ -109,7 +103,8 @@ def test_only_a_constraint_without_rules_is_free(vocab):
 
 @pytest.mark.parametrize('rules, why', [
     (dict(alphabet='xyz'), 'knows none of it'), (dict(length=0), 'no text but the empty one'), (dict(pattern=''), 'no text but the empty one'),
-    (dict(pattern=[]), 'no text but the empty one'), (dict(pattern=r'\d{3}', length=4), 'contradict each other'),
+    (dict(pattern=[]), 'no text but the empty one'), (dict(pattern=r'\d{3}', length=4), 'contradict each other'), (dict(pattern='(ab)*', length=3), 'contradict each other'),
+    (dict(pattern='a?', length=0), 'no text but the empty one'),
     (dict(pattern=r'a\d', alphabet='abc'), "place 2 allows '012', none of 'abc'"), (dict(lexicon='words.txt'), 'give a list of words'),
     (dict(lexicon=['ab', 'ba'], length=3), 'none of its 2 words')])
 def test_an_impossible_constraint_is_an_error_at_once(vocab, rules, why):

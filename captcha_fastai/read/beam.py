@@ -6,11 +6,13 @@
 __all__ = []
 
 # %% ../../nbs/read/04_beam.ipynb #f3277fa3
-from dataclasses import dataclass, fields
-from functools import cache
+from collections import namedtuple
+from dataclasses import dataclass
+from math import exp
 import numpy as np
 
 from .compiled import compiled, kernel
+from .heap import Candidate, _many, add, to_beat
 
 # %% ../../nbs/read/04_beam.ipynb #b212a3b9
 @dataclass(slots=True)
@@ -22,6 +24,7 @@ class Node:
     child:int = 0   # One that has a symbol more
     sibling:int = 0 # The next one with the same parent
     place:int = 0   # Where it was last in the beam
+    state:int = 0   # Where it leads in the automaton of what is allowed
 
 # %% ../../nbs/read/04_beam.ipynb #42ad65cd
 @dataclass(slots=True)
@@ -32,26 +35,6 @@ class Prefix:
     char:float = 0.   # Probability of its paths that end in its last character
     child:int = -1    # Place in the beam of one that has a symbol more; -1 for none
     sibling:int = -1  # Place in the beam of the next one with the same parent
-
-# %% ../../nbs/read/04_beam.ipynb #44716239
-@dataclass(slots=True)
-class Candidate:
-    "What a prefix may become in one step"
-    node:int = 0            # The prefix it comes from
-    symbol:int = 0          # The symbol it gets; 0 if it stays as it is
-    blank:float = 0.
-    char:float = 0.
-    score:float = 0.        # What it is ranked by
-    heap_at:int = 0         # Of the heap: which candidate is here
-    heap_score:float = 0.   # Of the heap: that candidate's score
-
-# %% ../../nbs/read/04_beam.ipynb #37fdb15e
-@cache
-def _record_type(cls): return np.dtype([(o.name, o.type) for o in fields(cls)])
-
-def _many(cls, n, records:bool):
-    "`n` objects in a list, or as many records in an array"
-    return np.zeros(n, _record_type(cls)) if records else [cls() for _ in range(n)]
 
 # %% ../../nbs/read/04_beam.ipynb #6a7e9f14
 @kernel
@@ -79,77 +62,38 @@ def spell(tree, node, ids):
         node = tree[node].parent
     return n
 
-# %% ../../nbs/read/04_beam.ipynb #778aa0b4
-@kernel
-def sink(heap, i):
-    "Let entry `i` of the heap sink to where it belongs"
-    score = heap[i].heap_score
-    at = heap[i].heap_at
-    while 2*i+1 < len(heap):
-        k = 2*i+1
-        if k+1 < len(heap) and heap[k+1].heap_score < heap[k].heap_score: k += 1
-        if score <= heap[k].heap_score: break
-        heap[i].heap_score = heap[k].heap_score
-        heap[i].heap_at = heap[k].heap_at
-        i = k
-    heap[i].heap_score = score
-    heap[i].heap_at = at
-
-@kernel
-def heapify(candidates):
-    "Make a heap of all candidates"
-    for entry in candidates: entry.heap_score = candidates[entry.heap_at].score
-    for i in range(len(candidates)//2, -1, -1): sink(candidates, i)
-
-# %% ../../nbs/read/04_beam.ipynb #38a07a9a
-@kernel
-def add(candidates, n, node, symbol, blank, char, score):
-    "Add a candidate to the `n` that there are; how many there are now"
-    full = n == len(candidates)
-    o = candidates[candidates[0].heap_at if full else n]
-    o.node = node
-    o.symbol = symbol
-    o.blank = blank
-    o.char = char
-    o.score = score
-    if full:
-        candidates[0].heap_score = score
-        sink(candidates, 0)
-    elif n+1 == len(candidates): heapify(candidates)
-    return n if full else n+1
-
-@kernel
-def to_beat(candidates, n):
-    "The score that a candidate must exceed"
-    return candidates[0].heap_score if n == len(candidates) else 0.
-
 # %% ../../nbs/read/04_beam.ipynb #d0379045
-SAME_ROW, ROW_BEFORE = -2, -1 # Last entries of a guide's row
+SCALE, SCALE_BEFORE = -2, -1 # Last entries of a guide's row
 
 @kernel
-def worth(guide, size, symbol, blank, char):
-    "The score of a prefix of `size` characters that ends in `symbol`"
+def worth(guide, state, symbol, blank, char):
+    "The score of a prefix that leads to a state and ends in `symbol`"
     if not len(guide): return blank+char
-    size = min(size, len(guide)-1)
-    return blank*guide[size][0] + char*guide[size][symbol]
+    return blank*guide[state][0] + char*guide[state][symbol]
 
 @kernel
-def scale_change(guide, size, grown):
-    "What the scale of a prefix of `size` characters changes by, which grew in this step or did not"
+def scale_change(guide, before, now):
+    "What a prefix is multiplied by that goes from the state `before` to `now`"
     if not len(guide): return 1.
-    last = len(guide)-1                                    # stands for all greater lengths
-    return guide[min(size, last)][ROW_BEFORE if grown and size <= last else SAME_ROW]
+    change = guide[now][SCALE] - guide[before][SCALE_BEFORE]
+    return exp(change) if change < 690. else exp(690.)     # below the largest floating-point number
+
+# %% ../../nbs/read/04_beam.ipynb #c5a1f9a4
+Guide = namedtuple('Guide', 'worth step ahead') # Tables of all steps, and of the automaton's moves
+Rules = namedtuple('Rules', 'guide step ahead ctc') # The same for one step; do repeats count once?
 
 # %% ../../nbs/read/04_beam.ipynb #008e5d0d
 @kernel
-def stay(row, guide, ctc, tree, beam, candidates):
+def stay(row, rules, tree, beam, candidates):
     "Each prefix as it is; how many candidates there are then"
     n = 0
+    guide = rules.guide
+    ctc = rules.ctc
     for prefix in beam: prefix.child = -1
     for j in range(len(beam)):
         prefix = beam[j]
         node = tree[prefix.node]
-        change = scale_change(guide, node.size, False)
+        change = scale_change(guide, node.state, node.state)
         blank = (prefix.blank+prefix.char)*row[0]*change
         char = prefix.char*row[node.symbol]*change if ctc else 0.
         i = tree[node.parent].place
@@ -157,10 +101,10 @@ def stay(row, guide, ctc, tree, beam, candidates):
             parent = beam[i]
             repeated = ctc and tree[parent.node].symbol == node.symbol
             before = parent.blank if repeated else parent.blank+parent.char
-            char += before*row[node.symbol]*scale_change(guide, node.size, True)
+            char += before*row[node.symbol]*scale_change(guide, tree[parent.node].state, node.state)
             prefix.sibling = parent.child
             parent.child = j
-        score = worth(guide, node.size, node.symbol, blank, char)
+        score = worth(guide, node.state, node.symbol, blank, char)
         if score > 0: n = add(candidates, n, prefix.node, 0, blank, char, score)
     return n
 
@@ -201,21 +145,26 @@ def is_counted(tree, beam, prefix, symbol):
 
 # %% ../../nbs/read/04_beam.ipynb #dee4931e
 @kernel
-def grow(row, guide, ctc, tree, beam, candidates, n, symbols):
+def grow(row, rules, tree, beam, candidates, n, symbols):
     "Each prefix with one of `symbols` after it; how many candidates there are then"
+    guide, steps, aheads, ctc = rules                      # once; the loops are faster then
     worst = to_beat(candidates, n)
     for prefix in beam:
-        size = tree[prefix.node].size+1
-        last = tree[prefix.node].symbol if ctc else 0
+        node = tree[prefix.node]
+        step = steps[node.state]
+        last = node.symbol if ctc else 0
         both = prefix.blank+prefix.char
-        change = scale_change(guide, size, True)
-        for c in symbols:
-            if row[c]*both*change <= worst: break
-            char = row[c]*(prefix.blank if c == last else both)*change
-            score = worth(guide, size, c, 0., char)
-            if score <= worst or is_counted(tree, beam, prefix, c): continue
-            n = add(candidates, n, prefix.node, c, 0., char, score)
-            worst = to_beat(candidates, n)
+        for state in aheads[node.state]:
+            if state < 0: break                            # no more
+            change = scale_change(guide, node.state, state)
+            for c in symbols:
+                if row[c]*both*change <= worst: break
+                if step[c] != state: continue
+                char = row[c]*(prefix.blank if c == last else both)*change
+                score = worth(guide, state, c, 0., char)
+                if score <= worst or is_counted(tree, beam, prefix, c): continue
+                n = add(candidates, n, prefix.node, c, 0., char, score)
+                worst = to_beat(candidates, n)
     return n
 
 # %% ../../nbs/read/04_beam.ipynb #cd81e291
@@ -227,13 +176,16 @@ def largest(prefixes, n):
     return most
 
 @kernel
-def settle(tree, beam, candidates, n, nodes):
+def settle(step, tree, beam, candidates, n, nodes):
     "Make the candidates the beam; how many nodes the tree has then"
     most = largest(candidates, n)
     for i in range(n):
         node = candidates[i].node
-        if candidates[i].symbol:
-            node = child_of(tree, node, candidates[i].symbol, nodes)
+        symbol = candidates[i].symbol
+        if symbol:
+            state = step[tree[node].state][symbol]
+            node = child_of(tree, node, symbol, nodes)
+            tree[node].state = state
             nodes = max(nodes, node+1)
         tree[node].place = i
         beam[i].node = node
@@ -271,20 +223,24 @@ def beams(probs, guide, ctc, tree, beam, candidates, symbols, keep):
         n = nodes = 1
         for t in range(T):
             row = probs[b][t]
-            allowed = guide[b][t]
+            rules = Rules(guide.worth[b][t], guide.step, guide.ahead, ctc)
             before = beam[:n]
-            n = stay(row, allowed, ctc, tree, before, candidates)
-            if len(allowed): k = possible(row, symbols)
+            n = stay(row, rules, tree, before, candidates)
+            if len(rules.guide): k = possible(row, symbols)
             else: k = promising(row, largest(before, len(before)), to_beat(candidates, n), symbols)
-            n = grow(row, allowed, ctc, tree, before, candidates, n, symbols[:k])
-            nodes = settle(tree, beam, candidates, n, nodes)
+            n = grow(row, rules, tree, before, candidates, n, symbols[:k])
+            nodes = settle(rules.step, tree, beam, candidates, n, nodes)
         read_best(tree, beam, candidates, n, ids[b], lens[b])
     return ids, lens
 
 # %% ../../nbs/read/04_beam.ipynb #e0d49ae3
+def _free(worth, V):
+    "The guide of a search in which nothing is forbidden: one state, which everything leads to"
+    return Guide(worth, np.zeros((1, V), np.int64), np.zeros((1, 1), np.int64))
+
 def prefix_beams(
     probs, # Probabilities relative to each step's largest `(B, T, V)`
-    guide, # From `guide_of`; `(B, T, 0, 0)` if nothing is forbidden
+    guide, # A `Guide`, or an array `(B, T, 0, 0)` if nothing is forbidden
     width, # How many prefixes are kept
     keep, # How many texts are wanted, at most `width`
     ctc, # Do repeats count once?
@@ -292,9 +248,12 @@ def prefix_beams(
 )->tuple: # (ids `(B, keep, T)`, lengths `(B, keep)`, -1 where there are fewer)
     "The most probable texts by prefix beam search"
     B, T, V = probs.shape
+    if not isinstance(guide, Guide): guide = _free(guide, V)
     run = compiled(beams) if fast else beams
     records = run is not beams                             # asked for, and there is numba
-    symbols = np.zeros(V if guide.size else min(V, width+1), np.int64)
-    if not records: probs, guide, symbols = probs.tolist(), guide.tolist(), symbols.tolist()
+    symbols = np.zeros(V if guide.worth.size else min(V, width+1), np.int64)
+    if not records:
+        probs, symbols = probs.tolist(), symbols.tolist()
+        guide = Guide(*[o.tolist() for o in guide])
     kinds = (Node, T*width+2), (Prefix, width), (Candidate, width)
     return run(probs, guide, ctc, *[_many(cls, n, records) for cls,n in kinds], symbols, keep)

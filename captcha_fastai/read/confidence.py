@@ -11,7 +11,7 @@ import numpy as np
 
 from .constraint import Constraint
 from .ctc import check_ids, check_logp
-from .guide import relative, to_probs
+from .guide import moves_within, relative, to_probs
 from .search import grouped
 
 # %% ../../nbs/read/07_confidence.ipynb #ccfacc38
@@ -120,6 +120,19 @@ def marginals(
     return np.divide(own, total.sum(-1), out=share, where=own > 0)
 
 # %% ../../nbs/read/07_confidence.ipynb #41db6146
+def _allowed_at(moves, ids)->np.ndarray: # `(B, L, V)` of bool
+    "Which symbols lead an automaton to an end, with the rest of the text as it is"
+    B, L = ids.shape
+    fits = [np.broadcast_to(moves.ends, (B, len(moves.ends)))]             # does the rest of each text lead to an end?
+    for column in ids.T[::-1]: fits.append(np.take_along_axis(fits[-1], moves.step[:, column].T, 1))
+    state = np.zeros(B, int)
+    out = []
+    for column,rest in zip(ids.T, fits[-2::-1]):
+        out.append(np.take_along_axis(rest, moves.step[state], 1))
+        state = moves.step[state, column]
+    return np.stack(out, 1)
+
+# %% ../../nbs/read/07_confidence.ipynb #00727c38
 def _alternatives(
     c, # A constraint, or None
     ids, # Texts of one length `(B, L)`
@@ -129,9 +142,7 @@ def _alternatives(
     may = np.ones((*ids.shape, V))
     may[..., 0] = 0
     if not c: return may
-    if not c.words:
-        rows = [c.row(j+1) for j in range(ids.shape[1])]
-        return may*c.enter[rows]
+    if not c.words: return may*_allowed_at(moves_within(c.texts, ids.shape[1]), ids)
     for i,j,k in np.argwhere(may > 0).tolist():
         text = ids[i].tolist()
         text[j] = k

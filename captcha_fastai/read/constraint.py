@@ -6,10 +6,12 @@
 __all__ = ['Constraint']
 
 # %% ../../nbs/read/02_constraint.ipynb #b5ba3310
-import re, warnings
+import warnings
+from math import inf
 import numpy as np
 
 from ..core import CaptchaError, Vocab, nfc
+from .automaton import Automaton, Chars, both, parse_pattern, repeat, with_cases
 
 # %% ../../nbs/read/02_constraint.ipynb #e3771dac
 def _ends(length):
@@ -38,116 +40,36 @@ def parse_length(
     return low, high
 
 # %% ../../nbs/read/02_constraint.ipynb #28403f2d
-def _with_cases(text:str, fold:bool, what:str='')->set: # `what` begins the error message
-    "The characters of `text`, in both cases if case is ignored"
-    text = nfc(text, what)
-    if not fold: return set(text)
-    return {case(c) for c in text for case in (str.lower, str.upper)}
-
-# %% ../../nbs/read/02_constraint.ipynb #6d69d26a
 def _allowed(chars, alphabet, fold)->set:
     "The characters of a model that `alphabet` leaves"
     if alphabet is None: return set(chars)
-    allowed = _with_cases(alphabet, fold, 'alphabet: ') & set(chars)
+    allowed = with_cases(alphabet, fold, 'alphabet: ') & set(chars)
     if not allowed: raise CaptchaError(f"alphabet {alphabet!r}: the model knows none of it")
     return allowed
 
-# %% ../../nbs/read/02_constraint.ipynb #d7a4fc3e
-_item = re.compile(r'''
-    ( \[\^?(?:\\.|[^\\\]])+\]             # a class in brackets
-    | \\.                                 # \d, \w, or a sign that has a meaning
-    | [^\\\[\](){}*+?|^$] )               # any other character, or .
-    (?: \{(\d{1,4})(?:,(\d{1,4}))?\} )?   # a count such as {2} or {2,4}
-    ''', re.VERBOSE)
-
-# %% ../../nbs/read/02_constraint.ipynb #dad873c8
-def _members_of(item:str, chars:str, fold:bool)->set:
-    "The characters of `chars` that an item of a pattern allows; raises `re.error` if it is none"
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FutureWarning)     # of classes that Python will have
-        fits = re.compile(item, re.I if fold else 0).fullmatch
-    return {c for c in chars if fits(c)}
-
-# %% ../../nbs/read/02_constraint.ipynb #48524774
-def _bad_pattern(pattern, why:str): return CaptchaError(f"pattern {pattern!r}: {why}")
-
-def _read_item(pattern:str, at:int, chars:str, fold:bool)->tuple: # (re.Match, allowed characters)
-    "The item of `pattern` that begins at `at`"
-    match = _item.match(pattern, at)
-    try: return match, _members_of(match[1], chars, fold)
-    except (TypeError, re.error):
-        why = r'give characters, [classes], \d, \w or . and counts such as {2}'
-        raise _bad_pattern(pattern, f"{pattern[at:]!r} is not understood: {why}") from None
-
-# %% ../../nbs/read/02_constraint.ipynb #8a9c804c
-def _counts(match, pattern:str)->tuple: # (fewest, most)
-    "How often an item may come"
-    few = int(match[2] or 1)
-    many = int(match[3] or few)
-    in_the_middle = few < many and match.end() < len(pattern)
-    if many < few or in_the_middle:
-        raise _bad_pattern(pattern, f"the range of {match[0]!r} must go up, and only at the end")
-    return few, many
-
-# %% ../../nbs/read/02_constraint.ipynb #fdfba02a
-def parse_pattern(
-    pattern, # `[a-z]{2}\d{3}`, or the characters allowed at each place as a list of texts
-    chars:str, # The alphabet
-    fold:bool=False # Ignore case
-)->tuple: # (allowed characters at each place, fewest, most)
-    "The characters that each place of `pattern` allows"
-    if not isinstance(pattern, str):
-        try: places = [_with_cases(o, fold) for o in pattern]
-        except TypeError: raise _bad_pattern(pattern, 'give a text, or a list of texts') from None
-        return places, len(places), len(places)
-    pattern = nfc(pattern)
-    places = []
-    fewest = at = 0
-    while at < len(pattern):
-        match, allowed = _read_item(pattern, at, chars, fold)
-        if not allowed: raise _bad_pattern(pattern, f"no character of the alphabet {chars!r} fits {match[1]!r}")
-        few, many = _counts(match, pattern)
-        places += [allowed]*many
-        fewest += few
-        at = match.end()
-    return places, fewest, len(places)
-
-# %% ../../nbs/read/02_constraint.ipynb #a053a8ba
-def _places(length, pattern, allowed:set, chars:str, fold:bool)->tuple: # As `parse_pattern`; most may be None
-    "What length, alphabet and pattern together allow"
-    low, high = (0, None) if length is None else parse_length(length)
-    if pattern is None:
-        n = max(low, 1) if high is None else high
-        return [allowed]*n, low, high
-    places, few, many = parse_pattern(pattern, chars, fold)
-    low = max(low, few)
-    high = many if high is None else min(high, many)
-    if low > high: raise CaptchaError(f"length {length!r} and pattern {pattern!r} contradict each other")
-    both = [place & allowed for place in places[:high]]
-    if not all(both):
-        i = both.index(set())
-        wanted, left = (''.join(sorted(o)) for o in (places[i], allowed))
-        raise _bad_pattern(pattern, f"place {i+1} allows {wanted!r}, none of {left!r}")
-    return both, low, high
-
-# %% ../../nbs/read/02_constraint.ipynb #eee5737d
-def position_table(
+# %% ../../nbs/read/02_constraint.ipynb #6e40aab3
+def expression(
     chars:str, # The model's alphabet
     length=None, # As `parse_length` takes it
     alphabet:str=None, # The only characters that may come
     pattern=None, # As `parse_pattern` takes it
     fold:bool=False # Ignore case
-)->tuple: # (`ok` `(S,)`, `may` `(S, V)`)
-    "After how many characters a text may end, and which one may be the `s`-th"
+): # As `Automaton` takes it
+    "What length, alphabet and pattern together allow"
     allowed = _allowed(chars, alphabet, fold)
-    places, low, high = _places(length, pattern, allowed, chars, fold)
-    if high == 0: raise CaptchaError(f"length {length!r}, pattern {pattern!r}: no text but the empty one")
-    rows = [set(), *places]
-    if high is not None: rows.append(set())                # nothing longer
-    n_chars = np.arange(len(rows))
-    ok = (n_chars >= low) & (high is None or n_chars <= high)
-    may = [[True] + [c in row for c in chars] for row in rows]
-    return ok, np.array(may)
+    low, high = (0, None) if length is None else parse_length(length)
+    so_many = repeat(Chars(frozenset(allowed)), low, inf if high is None else high)
+    if pattern is None: return so_many
+    wanted = parse_pattern(pattern, chars, fold, allowed)
+    return wanted if length is None else both(wanted, so_many)
+
+# %% ../../nbs/read/02_constraint.ipynb #1628a55c
+def _check_rules(machine:Automaton, length, pattern):
+    "Refuse rules that leave no text, or the empty one alone"
+    if not machine.ends.any(): raise CaptchaError(f"length {length!r} and pattern {pattern!r} contradict each other")
+    after_one_more = machine.ends[machine.step[:, 1:]]
+    if not after_one_more.any():
+        raise CaptchaError(f"length {length!r}, pattern {pattern!r}: no text but the empty one")
 
 # %% ../../nbs/read/02_constraint.ipynb #06aaf640
 look_alikes = '0Oo', '1lI|', '5S', '2Z', '8B' # What `alike=True` takes as the same
@@ -205,28 +127,31 @@ class _Groups:
         return ''.join(map(self._leader, text))
 
 # %% ../../nbs/read/02_constraint.ipynb #31061792
-class _Positions(_Groups):
-    "Which group may come after so many characters"
+class _Rules(_Groups):
+    "Which groups may follow each other"
     def __init__(self, vocab, length, alphabet, pattern, fold, alike):
         super().__init__(vocab, fold, alike)
-        self.ok, self.may = position_table(vocab.chars, length, alphabet, pattern, fold)
-        self.enter = np.stack([self.may[:, ids].any(1) for ids in self.members], 1)
-
-    def row(self, n:int)->int: return min(n, len(self.ok)-1)
-    def _holds(self, table, ids)->bool:
-        if not self.ok[self.row(len(ids))]: return False
-        return all(table[self.row(n), c] for n,c in enumerate(ids, 1))
+        expr = expression(vocab.chars, length, alphabet, pattern, fold)
+        self.spellings = Automaton(expr, vocab.itos)
+        _check_rules(self.spellings, length, pattern)
+        self.texts = self.spellings                        # of groups
+        if self.grouped: self.texts = Automaton(expr, [[vocab[i] for i in ids] for ids in self.members])
 
     def accepts(self, ids)->bool:
         "Is this text of groups allowed?"
-        return self._holds(self.enter, ids)
+        return self.texts.accepts(ids)
 
     def write(self, ids)->list: # Ids of the model's alphabet
         "A text of groups in characters that are allowed at their place"
+        step = self.spellings.step
+        can_end = [self.spellings.ends]                    # from which states the rest can be written
+        for g in reversed(ids): can_end.append(can_end[-1][step[:, self.members[g]]].any(1))
+        state = 0
         out = []
-        for n,g in enumerate(ids, 1):
-            fitting = [m for m in self.members[g] if self.may[self.row(n), m]]
+        for g,rest in zip(ids, can_end[-2::-1]):
+            fitting = [m for m in self.members[g] if rest[step[state, m]]]
             out.append(fitting[0] if fitting else self.members[g][0])
+            state = step[state, out[-1]]
         return out
 
 # %% ../../nbs/read/02_constraint.ipynb #d310a10b
@@ -264,28 +189,28 @@ def listed_words(c, lexicon)->dict: # {ids of groups: the model's own ids, or No
     for word in lexicon:
         ids = _spelling(c, word)
         groups = () if ids is None else tuple(c.to[np.array(ids, int)].tolist())
-        readable = ids is not None and c._holds(c.enter, groups)
-        if readable: words.setdefault(groups, ids if c._holds(c.may, ids) else None)
+        readable = ids is not None and c.texts.accepts(groups)
+        if readable: words.setdefault(groups, ids if c.spellings.accepts(ids) else None)
         else: lost.append(word)
     if not words: raise CaptchaError(f"lexicon: none of its {len(lost)} words is allowed")
     if lost: warnings.warn(f"lexicon: {len(lost)} words, such as {lost[0]!r}, are left out")
     return words
 
 # %% ../../nbs/read/02_constraint.ipynb #a4b9a47f
-class Constraint(_Positions):
-    "What a text may be, as tables that a search can follow"
+class Constraint(_Rules):
+    "What a text may be, as an automaton that a search can follow"
     def __init__(self,
         vocab:Vocab,
         length=None, # `5`, `'4-6'`, `(4, None)`
         alphabet:str=None, # The only characters that may come
-        pattern=None, # `[a-z]{2}\d{3}`, or a list of allowed characters for each place
+        pattern=None, # `[a-z]{2}\d{3}`, `\d+(cm|m)?`, or a list of allowed characters for each place
         lexicon=None, # The only texts there are
         fold:bool=False, # Ignore case
         alike=(), # Groups of characters that count as one, such as `'0O,1lI'` or `['0O', '1lI']`; True: `look_alikes`
     ):
         super().__init__(vocab, length, alphabet, pattern, fold, alike)
-        no_rule = self.ok.all() and self.enter[1:].all()
-        self.free = lexicon is None and bool(no_rule)
+        no_rule = len(self.texts.ends) == 1                # it ends anywhere, and goes on with anything
+        self.free = lexicon is None and no_rule
         self.possible = set()                              # (steps, CTC?) in which some text is known to fit
         self.words = None if lexicon is None else listed_words(self, lexicon)
         self.trie = None if lexicon is None else make_trie(self.words)

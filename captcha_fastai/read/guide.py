@@ -6,9 +6,12 @@
 __all__ = []
 
 # %% ../../nbs/read/05_guide.ipynb #9b97fde5
+from dataclasses import dataclass
+from functools import lru_cache
 import numpy as np
 
 from ..core import CaptchaError
+from .automaton import Automaton
 from .constraint import Constraint
 from .ctc import log0
 
@@ -23,6 +26,41 @@ def to_probs(rel):
     "Relative probabilities; what is possible stays above 0"
     probs = np.exp(np.maximum(rel, -600))
     return np.where(rel > -np.inf, probs, 0)
+
+# %% ../../nbs/read/05_guide.ipynb #8504f5eb
+@dataclass(frozen=True)
+class Moves:
+    "The part of an automaton that so many steps can reach"
+    step:np.ndarray    # The state that each symbol leads to `(S, V)`
+    ends:np.ndarray    # May a text end here? `(S,)`
+    entered:np.ndarray # May this symbol have come last? `(S, V)`
+    ahead:np.ndarray   # The different states that a character can lead to, then -1 `(S, D)`
+    @property
+    def first(self): return max(self.ahead[0].max(), 0) + 1                # so many states can be there after one step
+
+# %% ../../nbs/read/05_guide.ipynb #ceb04dad
+def _entered(step):
+    "Which symbol may have led to each state, or a blank"
+    out = np.zeros(step.shape, bool)
+    out[step, np.arange(step.shape[1])] = True
+    return out
+
+def _ahead(step, dead):
+    "The states but dead ends that a character can lead to from each state, filled up with -1"
+    rows = [np.unique(row[1:][~dead[row[1:]]]) for row in step]
+    out = np.full((len(rows), max(1, *map(len, rows))), -1)
+    for row,states in zip(out, rows): row[:len(states)] = states
+    return out
+
+# %% ../../nbs/read/05_guide.ipynb #a24dd9dd
+@lru_cache(64)
+def moves_within(machine:Automaton, T:int)->Moves:
+    "The part of an automaton that `T` steps can reach"
+    n = np.searchsorted(machine.depth, T, 'right')         # states come in the order of their depth
+    step = np.minimum(machine.step[:n], n-1)               # from the last ones no step is left
+    ends = machine.ends[:n]
+    goes_on = (step[:, 1:] != np.arange(n)[:, None]).any(1)
+    return Moves(step, ends, _entered(step), _ahead(step, dead=~ends & ~goes_on))
 
 # %% ../../nbs/read/05_guide.ipynb #3ab60892
 def _sums(x): # (log-sum of each row, log-sum without each entry of it)
@@ -41,13 +79,13 @@ def _sums(x): # (log-sum of each row, log-sum without each entry of it)
 
 # %% ../../nbs/read/05_guide.ipynb #35daa53b
 def _step_back(
-    worth, # Log of the worth after the step `(B, S, V)`: by number of characters and last symbol (0: after a blank)
+    worth, # Log of the worth after the step `(B, S, V)`: by state and last symbol (0: after a blank)
     row, # Log-probabilities of the step `(B, 1, V)`
-    longer, # The row of one character more `(S,)`
+    entry, # The entry of the table that each symbol leads to from each state `(S, V)`
     ctc # Do repeats count once?
 ): # The same before the step
     "What a prefix is worth before a step"
-    go = row + worth[:, longer]
+    go = row + worth.reshape(len(worth), -1).take(entry, 1)
     go[..., 0] = -np.inf
     all_go, others_go = _sums(go)
     blank = row[..., :1] + worth[..., :1]
@@ -68,47 +106,38 @@ def completions(
 )->tuple: # (log of the worth after each step `(B, T, S, V)`, log of the probability of all allowed texts `(B,)`)
     "What every prefix is worth after every step, relative as `rel`"
     B, T, V = rel.shape
-    ok = c.ok[:T+2]                                        # longer texts cannot come
-    enter = c.enter[:T+2]
-    S = len(ok)
-    sizes = np.arange(S)
-    longer = np.minimum(sizes+1, S-1)
-    never = np.where(enter, 0, -np.inf)
-    too_short_or_long = np.where(ok, 0, -np.inf)[:, None]
-    now = np.broadcast_to(too_short_or_long + never, (B, S, V))
+    moves = moves_within(c.texts, T)
+    S = len(moves.ends)
+    entry = moves.step*V + np.arange(V)
+    is_end = np.where(moves.ends, 0, -np.inf)[:, None]
+    now = np.broadcast_to(is_end, (B, S, V))
     worth = np.empty((B, T, S, V))
     for t in reversed(range(T)):
         worth[:, t] = now
-        now = _step_back(now, rel[:, t, None], longer, ctc) + never
+        now = _step_back(now, rel[:, t, None], entry, ctc)
+    worth += np.where(moves.entered, 0, -np.inf)           # nobody can be there
     return worth, now[:, 0, 0]
 
 # %% ../../nbs/read/05_guide.ipynb #9594b4c3
-def _scale_change(now, before):
-    "How much a scale changes, as a logarithm; `-inf` where nothing is possible"
-    possible = (now > -np.inf) & (before > -np.inf)
-    with np.errstate(invalid='ignore'): change = now-before
-    return np.where(possible, change, -np.inf)
+_never = -1e300 # Log of the scale of what cannot be
 
-# %% ../../nbs/read/05_guide.ipynb #733f7b54
-def _scale_changes(scale): # `(B, T, S, 2)`, as `prefix_beams` takes them
-    "How each scale changes in each step: from the same row, and from the row of one character less"
-    same = np.empty_like(scale)                            # the step before, with as many characters
-    same[:, 0] = scale[:, 0, :2].max()
-    same[:, 1:] = scale[:, :-1]
-    less = np.full_like(same, -np.inf)                     # ... with one less
-    less[..., 1:] = same[..., :-1]
-    from_same = _scale_change(scale, same)
-    from_less = _scale_change(scale, less)
-    return np.stack([from_same, from_less], -1)
+def _scales_before(scale, first): # `(B, T, S)`
+    "The scale of each state in the step before"
+    out = np.empty_like(scale)
+    out[:, 0] = scale[:, 0, :first].max(1, keepdims=True)
+    out[:, 1:] = scale[:, :-1]
+    return out
 
 # %% ../../nbs/read/05_guide.ipynb #b865b681
-def guide_of(worth)->np.ndarray: # `(B, T, S, V+2)`
+def guide_of(
+    worth, # From `completions`
+    first:int=2 # How many states, which come first, can be there after one step
+)->np.ndarray: # `(B, T, S, V+2)`
     "The worth of prefixes as `prefix_beams` takes it"
-    scale = worth.max(-1)
-    finite = np.where(scale > -np.inf, scale, 0)
-    relative_worth = worth - finite[..., None]
-    log_guide = np.concatenate([relative_worth, _scale_changes(scale)], -1)
-    return np.exp(np.minimum(log_guide, 690))              # below the largest floating-point number
+    scale = np.maximum(worth.max(-1), _never)
+    relative_worth = np.exp(worth - scale[..., None])
+    scales = np.stack([scale, _scales_before(scale, first)], -1)
+    return np.concatenate([relative_worth, scales], -1)
 
 # %% ../../nbs/read/05_guide.ipynb #34907e63
 def _steps_needed(word, ctc):

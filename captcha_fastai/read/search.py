@@ -17,8 +17,9 @@ import numpy as np
 from ..core import CaptchaError, ModelError
 from .constraint import Constraint
 from .ctc import best_paths, check_logp, exact, forward, many_items, padded
-from .beam import prefix_beams
-from .guide import check_possible, completions, guide_of, relative, to_probs, word_logps
+from .beam import Guide, prefix_beams
+from .guide import check_possible, completions, guide_of, moves_within
+from .guide import relative, to_probs, word_logps
 
 # %% ../../nbs/read/06_search.ipynb #f01a2b59
 Hypothesis = namedtuple('Hypothesis', 'ids logp p') # Ids of a text, its exact log-probability, its posterior
@@ -78,7 +79,9 @@ def _beam_texts(logp, worth, how:_Options): # [(texts, their log-probabilities)]
     "What a beam search finds for each item, with exact log-probabilities"
     B, T, _ = logp.shape
     guide = np.empty((B, T, 0, 0))                         # nothing is forbidden
-    if worth is not None: guide = guide_of(worth)
+    if worth is not None:
+        moves = moves_within(how.constraint.texts, T)
+        guide = Guide(guide_of(worth, moves.first), moves.step, moves.ahead)
     rel, _ = relative(logp)
     probs = to_probs(rel)
     keep = min(how.beam, how.nbest+2)
@@ -202,7 +205,7 @@ def _parts(logp, c, threads): # (parts, threads)
     threads = threads or os.cpu_count() or 1
     if B <= _one_thread: threads = 1
     each = max(_one_thread, math.ceil(B/threads))          # images for one thread
-    rows = min(len(c.ok), T)+2 if c else 1                 # of the guide
+    rows = len(moves_within(c.texts, T).ends) if c else 1  # of the guide
     room = _most_numbers // (T*V*rows)
     n = max(1, min(room, each))
     starts = range(0, B, n)

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/recipes/02_base.ipynb #f8fa2744
-import math, warnings
+import math, re, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 from ..core import CaptchaError, Spec, accept_none
 from ..read.reader import Reader
+from ..read.solve import solve
 from ..draw.fonts import bold, package_fonts, sans
 from ..draw.synth import digits, lower, upper
 from ..data.labels import alphabet_of, normal_labels
@@ -51,6 +52,21 @@ def reader_of(model, images, **rules)->Reader:
 def is_base(model)->bool:
     "Is the base model of the package meant, and not a file of that name?"
     return model_file(model) != Path(model)
+
+# %% ../../nbs/recipes/02_base.ipynb #8c980aa0
+_small_number = re.compile('-?[0-9]{1,3}')
+
+def warn_of_results(images, texts, n:int=20):
+    "Warn of labels that are results of sums, not what can be read"
+    small = all(_small_number.fullmatch(o) for o in texts)
+    if not small or min(map(len, texts), default=0) != 1: return
+    some, signs = images[:n], dict(alphabet=digits + '+-x*/=?')
+    readings = untrained_reader(some, **signs).read_many(some, **signs)
+    found = [(o, text) for o,text in zip(readings, texts) if solve(o.text) == text]
+    if len(found) < max(len(some)/2, 2): return
+    o, text = found[0]
+    warnings.warn(f"the labels seem to be results: {o.name} shows {o.text!r} and its label is {text!r}. "
+                  "Label what can be read; captcha-read --solve gives results")
 
 # %% ../../nbs/recipes/02_base.ipynb #3b745e47
 def begin_from_base(learn):
