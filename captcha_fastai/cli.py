@@ -18,7 +18,7 @@ from fastcore.meta import delegates
 from fastcore.script import call_parse, is_cli
 
 from .core import CaptchaError
-from .read.images import images_in
+from .read.archives import images_in
 from .read.constraint import parse_length
 from .draw.synth import Synth, digits, lower, write_synth
 from .data.labels import labelled

@@ -6,7 +6,8 @@
 __all__ = ['CaptchaDataLoaders', 'untar_captchas']
 
 # %% ../../nbs/data/03_loaders.ipynb #f7206917
-import inspect, math, os, warnings
+import inspect, math, os, re, warnings
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -15,7 +16,8 @@ from fastai.vision.all import (DataLoader, DataLoaders, Datasets, IntToFloatTens
                                TfmdLists, default_device, delegates, patch, untar_data)
 
 from ..core import CaptchaError, ImageError, LabelError, Spec
-from ..read.images import encoded, image_files
+from ..read.images import encoded, image_files, image_name
+from ..read.opening import opening_of
 from .labels import Captcha, EncodeText, RegexLabel, check_labels, get_text, labelled, read_labels
 from .images import LoadImage, Survey, guess_size, survey
 from .augment import CaptchaAugment, SyntheticOnly
@@ -41,7 +43,8 @@ def make_spec(
     "Labels that can be learned, and what is read"
     labels, vocab, longest = check_labels(images, labels, chars, max_len, fold)
     *guessed, colours = guess_size(images)
-    return labels, Spec(vocab.chars, longest, *(size or guessed), channels or colours, fold=fold)
+    opening = opening_of(images, say=True)
+    return labels, Spec(vocab.chars, longest, *(size or guessed), channels or colours, fold=fold, **opening)
 
 # %% ../../nbs/data/03_loaders.ipynb #c555cf58
 def batch_tfms_for(spec:Spec)->list:
@@ -169,12 +172,21 @@ def _some(lines:list, n:int=5)->str:
     if more > 0: shown = [*shown, f'... and {more} more']
     return '\n  '.join(shown)
 
-def readable(found:Survey, n:int)->list: # Indices
-    "Which of `n` images can be loaded; warns of the others, and of labels that may be wrong"
-    bad = list(found.unreadable.values())
-    if bad: warnings.warn(f"{len(bad)} of {n} images cannot be read and are left out:\n  {_some(bad)}")
+def _by_reason(images, unreadable:dict)->list:
+    "Images that cannot be read, counted by the reason; numbers do not make another one"
+    kinds = defaultdict(list)
+    for i,why in unreadable.items():
+        reason = why.removeprefix(f'{image_name(images[i])}: ')
+        kinds[re.sub(r'\d+', '', reason)].append(why)
+    return [f'{len(o)}, such as {o[0]}' if len(o) > 1 else o[0] for o in kinds.values()]
+
+def readable(found:Survey, images)->list: # Indices
+    "Which of the images can be loaded; warns of the others, and of labels that may be wrong"
+    n, bad = len(images), found.unreadable
+    if bad: warnings.warn(f"{len(bad)} of {n} images cannot be read and are left out:\n  {_some(_by_reason(images, bad))}")
+    if found.same: warnings.warn(f"there is no telling their labels apart:\n  {_some(found.same)}")
     if found.doubts: warnings.warn(f"{len(found.doubts)} images look mislabelled:\n  {_some(found.doubts)}")
-    ok = [i for i in range(n) if i not in found.unreadable]
+    ok = [i for i in range(n) if i not in bad]
     if len(ok) < 2: raise ImageError(f"{len(ok)} of {n} images can be read: at least two are needed")
     return ok
 
@@ -204,7 +216,7 @@ def from_lists(cls:CaptchaDataLoaders,
     own, rest = split_kwargs(make_spec, kwargs)
     labels, spec = make_spec(images, list(labels), **own)
     found = survey(images, labels, spec)
-    ok = readable(found, len(images))
+    ok = readable(found, images)
     captchas = [Captcha(images[i], labels[i]) for i in ok]
     splits = split_items(ok, found, splits, valid_pct, seed)
     dls = cls.from_pipelines(captchas, splits, LoadImage(spec, found.cache), **rest)

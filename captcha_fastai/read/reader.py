@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..core import CaptchaError, ImageError, Spec, accept_none, check_range
-from .images import image_name, scale, to_array
+from .images import image_name, in_rgb, is_tensor, scale, to_array
 from .constraint import Constraint
 from .ctc import check_logp, many_items
 from .search import decode
@@ -123,6 +123,7 @@ def one_by_one(srcs): # Iterator
     "Images of a list or the like; a name or an image instead is refused"
     one = isinstance(srcs, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
     if isinstance(srcs, np.ndarray): one = srcs.ndim == 2 or srcs.shape[2:] in ((1,), (3,), (4,))
+    if is_tensor(srcs): one = srcs.ndim == 2 or srcs.ndim == 3 and srcs.shape[0] in (1, 3, 4)
     if one: raise CaptchaError(f"{image_name(srcs)}: this takes a list of images, not one")
     return iter(srcs)
 
@@ -154,17 +155,21 @@ class Reader(ImageModel):
         return readings(logp, self.spec, names, **options, fast=self.n_read >= many_items)
     def __call__(self,
         src, # Anything that holds an image
+        channel_order:str='rgb', # Of an array or a tensor; 'bgr' if it comes from OpenCV
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
-    )->Reading: return self._read(self.logp([src]), [src], self.options(**kwargs))[0]
+    )->Reading:
+        src = in_rgb(src, channel_order)
+        return self._read(self.logp([src]), [src], self.options(**kwargs))[0]
     def read_many(self,
         srcs, # Any number of images
         bs:int=64, # Images at a time
+        channel_order:str='rgb', # Of arrays and tensors; 'bgr' if they come from OpenCV
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
     )->list:
         "A `Reading` for each image, in order; one that cannot be opened has `error` set"
         check_range(1, bs=bs)
         options = self.options(**kwargs)
-        srcs = one_by_one(srcs)
+        srcs = (in_rgb(o, channel_order) for o in one_by_one(srcs))
         out = []
         while batch := list(islice(srcs, bs)): out += _read_batch(self, batch, options)
         return out
