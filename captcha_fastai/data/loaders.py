@@ -183,7 +183,8 @@ def _by_reason(images, unreadable:dict)->list:
 def readable(found:Survey, images)->list: # Indices
     "Which of the images can be loaded; warns of the others, and of labels that may be wrong"
     n, bad = len(images), found.unreadable
-    if bad: warnings.warn(f"{len(bad)} of {n} images cannot be read and are left out:\n  {_some(_by_reason(images, bad))}")
+    reasons = _some(_by_reason(images, bad))
+    if bad: warnings.warn(f"{len(bad)} of {n} images cannot be read and are left out:\n  {reasons}")
     if found.same: warnings.warn(f"there is no telling their labels apart:\n  {_some(found.same)}")
     if found.doubts: warnings.warn(f"{len(found.doubts)} images look mislabelled:\n  {_some(found.doubts)}")
     ok = [i for i in range(n) if i not in bad]

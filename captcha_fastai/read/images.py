@@ -43,7 +43,9 @@ def _over(im, ground:str='white'):
     return im.convert('RGB')
 
 # %% ../../nbs/read/00_images.ipynb #6c52787b
-def has_transparency(im): return im.mode in ('PA', 'LA', 'RGBA', 'RGBa', 'La') or 'transparency' in im.info
+def has_transparency(im)->bool:
+    "May you see through this picture?"
+    return im.mode in ('PA', 'LA', 'RGBA', 'RGBa', 'La') or 'transparency' in im.info
 
 def _flatten(im, mode=None, opening=Opening()):
     "The frame of `im` that is loaded as 'L' or 'RGB'; `mode` asks for one of them"
@@ -62,7 +64,7 @@ image_formats = 'PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM' # What is ope
 def _check_size(width, height):
     "Refuse an image without pixels, or with too many"
     if 0 < width*height <= max_pixels: return
-    raise ImageError(f"{width}x{height} pixels: from 1 to {max_pixels} are read; cut the text out of it, or make it smaller")
+    raise ImageError(f"{width}x{height} pixels: from 1 to {max_pixels} are read; cut the text out, or make it smaller")
 
 # %% ../../nbs/read/00_images.ipynb #dae1095a
 def _from_array(x):
@@ -79,7 +81,9 @@ def _from_array(x):
 # %% ../../nbs/read/00_images.ipynb #fcb1e4c3
 max_frames = 100 # More of an animation are not looked at
 
-def is_animation(im)->bool: return im.format in ('GIF', 'PNG', 'WEBP') and getattr(im, 'is_animated', False)
+def is_animation(im)->bool:
+    "Has this picture frames, not pages?"
+    return im.format in ('GIF', 'PNG', 'WEBP') and getattr(im, 'is_animated', False)
 
 def frames_of(im, mode:str, opening)->list:
     "The frames of an animation, as many as may be decoded of a stranger's"
@@ -180,7 +184,9 @@ def kind_of(path)->str: # 'image', 'folder', 'SVG', ...; '' if it is none of the
     head = first_bytes(path) if path.is_file() else b''
     return kind_of_bytes(head) or _foreign_exts.get(ext, '')
 
-def is_hidden(name:str)->bool: return name[0] == '.' or name == '__MACOSX'
+def is_hidden(name:str)->bool:
+    "Is this a file or a folder that you are not meant to see?"
+    return name[0] == '.' or name == '__MACOSX'
 
 # %% ../../nbs/read/00_images.ipynb #8f65d236
 def _count(folder)->int:

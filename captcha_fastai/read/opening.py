@@ -35,7 +35,7 @@ def _ground(contrasts)->str:
     return 'black' if black > 1.5*white else 'white'
 
 # %% ../../nbs/read/11_opening.ipynb #985d2616
-def _inked(frames): # Booleans (N, 2, columns)
+def _inked(frames): # Booleans (N, H, W)
     "Where grey frames have ink that not all of them have"
     x = np.stack(frames).astype(np.int16)
     if np.median(x) < 128: x = 255 - x
@@ -43,25 +43,28 @@ def _inked(frames): # Booleans (N, 2, columns)
     x[empty] = 255
     common = x[~empty].max(0, initial=0)
     differ = (common - x).max() > 16
-    ink = ((common if differ else 255) - x).clip(0)
-    height, width = ink.shape[1:]
-    halves = np.maximum.reduceat(ink, sorted({0, height//2}), axis=1)
-    blocks = np.maximum.reduceat(halves, range(0, width, max(1, round(height/3))), axis=2)
-    return blocks > max(16, blocks.max()/3)
+    ink = (common if differ else 255) - x
+    return ink > max(16, ink.max()/3)
+
+def _near(inked, reach:int): # Booleans, as `inked`
+    "Lines with ink, and those beside them"
+    return np.convolve(inked, np.ones(2*reach + 1), 'same') > 0
 
 def _shares(frames): # (first, last), or None if all are the same
-    "Of the halves or columns that ever have such ink, how many have it in the first frame, and in the last"
+    "Of the rows or columns that ever have such ink, how many are near to some of the first frame, and of the last"
     inked = _inked(frames)
     if not inked.any(): return None
+    reach = 1 + inked.shape[1]//10
     both = [inked.any(axis) for axis in (1, 2)]
-    return tuple(min(o[k].sum()/o.any(0).sum() for o in both) for k in (0, -1))
+    return tuple(min(_near(o[k], reach)[o.any(0)].mean() for o in both) for k in (0, -1))
 
+# %% ../../nbs/read/11_opening.ipynb #3eeac4b3
 def _frame(shares)->str:
     "Which frame of a set of animations is read"
     if not shares: return 'first'
     first, last = np.mean(shares, axis=0)
-    if first >= .9: return 'first'
-    return 'last' if last >= .9 else 'darkest'
+    if first >= .95: return 'first'
+    return 'last' if last >= .95 else 'darkest'
 
 # %% ../../nbs/read/11_opening.ipynb #6239a5e1
 @contextmanager
@@ -79,8 +82,8 @@ def _look(images)->tuple: # (largest values, contrasts, animations)
             with _peek(o) as im:
                 moves = is_animation(im)
                 if im.mode.startswith('I'): values.append(np.asarray(im).max())
-                if moves: animations.append(o)
                 if moves or has_transparency(im): contrasts.append(_contrasts(im))
+                if moves: animations.append(o)
         except ImageError: continue
     return values, contrasts, animations
 

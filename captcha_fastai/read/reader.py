@@ -157,9 +157,7 @@ class Reader(ImageModel):
         src, # Anything that holds an image
         channel_order:str='rgb', # Of an array or a tensor; 'bgr' if it comes from OpenCV
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
-    )->Reading:
-        src = in_rgb(src, channel_order)
-        return self._read(self.logp([src]), [src], self.options(**kwargs))[0]
+    )->Reading: return self._read(self.logp([in_rgb(src, channel_order)]), [src], self.options(**kwargs))[0]
     def read_many(self,
         srcs, # Any number of images
         bs:int=64, # Images at a time

@@ -44,7 +44,9 @@ def image_name(src)->str:
     return name if len(name) <= 300 else f'{name[:300]}...'
 
 # %% ../../nbs/read/000_sources.ipynb #3f929949
-def is_tensor(src)->bool: return hasattr(src, 'detach') and hasattr(src, 'cpu')
+def is_tensor(src)->bool:
+    "Is this a tensor of torch?"
+    return hasattr(src, 'detach') and hasattr(src, 'cpu')
 
 def from_tensor(x)->np.ndarray:
     "A tensor of uint8, or of floats from 0 to 1, as an array of bytes"
@@ -68,7 +70,8 @@ def in_rgb(src, channel_order:str='rgb'):
     return src[..., swapped[:src.shape[2]]] if is_colour else src
 
 # %% ../../nbs/read/000_sources.ipynb #7e57c803
-_kinds = {'image': rb'\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|II\*\0|MM\0\*|P[1-6]\s+(#[^\n]*\s+)*\d+\s',
+_kinds = {'image': rb'\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|II\*\0|MM\0\*'
+                   rb'|P[1-6]\s+(#[^\n]*\s+)*\d+\s',
           'web page': rb'(?i)\s*<(!doctype html|html)', 'SVG': rb'(\xef\xbb\xbf)?\s*<(svg|.*<svg)[\s>]',
           'HEIC': rb'.{4}ftyp(hei|hev|mif|msf)', 'AVIF': rb'.{4}ftypavi', 'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
           'JPEG 2000': rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51'}
