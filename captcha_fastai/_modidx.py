@@ -1210,8 +1210,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'captcha_fastai/read/opening.py'),
                                              'captcha_fastai.read.opening._near': ( 'read/opening.html#_near',
                                                                                     'captcha_fastai/read/opening.py'),
-                                             'captcha_fastai.read.opening._peek': ( 'read/opening.html#_peek',
-                                                                                    'captcha_fastai/read/opening.py'),
                                              'captcha_fastai.read.opening._shares': ( 'read/opening.html#_shares',
                                                                                       'captcha_fastai/read/opening.py'),
                                              'captcha_fastai.read.opening._shares_of': ( 'read/opening.html#_shares_of',

@@ -138,7 +138,7 @@ def _why(error, file=None)->str:
 # %% ../../nbs/read/00_images.ipynb #5fb9098d
 @contextmanager
 def picture(src):
-    "A picture as Pillow opens it, not decoded yet; an error in the `with` names `src`"
+    "A picture as Pillow opens it, not decoded yet; an error in the `with` names `src`, a path is closed after it"
     im = None
     try:
         im = _source(src)
@@ -146,6 +146,8 @@ def picture(src):
         _check_size(im.width, im.height)
         yield im
     except Exception as e: raise ImageError(f"{image_name(src)}: {_why(e, im)}") from None
+    finally:
+        if isinstance(src, (str, os.PathLike)) and isinstance(im, Image.Image): im.close()
 
 # %% ../../nbs/read/00_images.ipynb #718ae70a
 _orientation = {'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'} # Where a camera notes which side is up
@@ -161,7 +163,7 @@ def open_image(
         if opening.frame != 'first' and is_animation(im): return _still(im, mode, opening)
         im.load()
         if im.format == 'TIFF' or _orientation & im.info.keys(): im = ImageOps.exif_transpose(im)
-        return _flatten(im, mode, opening)
+        return _flatten(im, mode, opening).copy()
 
 # %% ../../nbs/read/00_images.ipynb #92ab3f2d
 @contextmanager

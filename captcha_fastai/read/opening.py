@@ -6,8 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/read/11_opening.ipynb #0d5bc654
-import os, warnings
-from contextlib import contextmanager
+import warnings
 import numpy as np
 
 from ..core import ImageError, Opening
@@ -67,19 +66,12 @@ def _frame(shares)->str:
     return 'last' if last >= .95 else 'darkest'
 
 # %% ../../nbs/read/11_opening.ipynb #6239a5e1
-@contextmanager
-def _peek(src):
-    "A picture that is looked at inside a `with`; the file of a path is closed after it"
-    with picture(src) as im:
-        yield im
-        if isinstance(src, (str, os.PathLike)): im.close()
-
 def _look(images)->tuple: # (largest values, contrasts, animations)
     "What can be seen in images of which nothing is known; those that cannot be read are left out"
     values, contrasts, animations = [], [], []
     for o in images:
         try:
-            with _peek(o) as im:
+            with picture(o) as im:
                 moves = is_animation(im)
                 if im.mode.startswith('I'): values.append(np.asarray(im).max())
                 if moves or has_transparency(im): contrasts.append(_contrasts(im))
@@ -91,7 +83,7 @@ def _shares_of(animations, ground)->list:
     "The shares of those whose frames differ"
     found = []
     for o in animations:
-        with _peek(o) as im: found.append(_shares(frames_of(im, 'L', Opening(ground=ground))))
+        with picture(o) as im: found.append(_shares(frames_of(im, 'L', Opening(ground=ground))))
     return [o for o in found if o]
 
 # %% ../../nbs/read/11_opening.ipynb #b19a712e

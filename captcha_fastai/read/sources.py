@@ -72,7 +72,7 @@ def in_rgb(src, channel_order:str='rgb'):
 # %% ../../nbs/read/000_sources.ipynb #7e57c803
 _kinds = {'image': rb'\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|II\*\0|MM\0\*'
                    rb'|P[1-6]\s+(#[^\n]*\s+)*\d+\s',
-          'web page': rb'(?i)\s*<(!doctype html|html)', 'SVG': rb'(\xef\xbb\xbf)?\s*<(svg|.*<svg)[\s>]',
+          'web page': rb'(?i)\s*<(!doctype html|html)', 'SVG': rb'(\xef\xbb\xbf)?\s*<(svg|.*<svg)[\s/>]',
           'HEIC': rb'.{4}ftyp(hei|hev|mif|msf)', 'AVIF': rb'.{4}ftypavi', 'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
           'JPEG 2000': rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51'}
 foreign_kinds = [*_kinds][2:] # Images that are not read
