@@ -204,7 +204,7 @@ def _first_five(paths)->str: return ', '.join(repr(o.name) for o in paths[:5]) +
 
 def overlooked(found:dict)->str: # Of `by_kind`
     "What looks like images but is not taken, by its kind, and what to do"
-    lines = [f"{len(v)} {k} ({_first_five(v)}): save as PNG" for k,v in found.items() if k in foreign_kinds]
+    lines = [f"{len(found[k])} {k} ({_first_five(found[k])}): save as PNG" for k in foreign_kinds if k in found]
     counts = {o: _count(o) for o in found.get('folder', ())}
     folders = [o for o,n in counts.items() if n]
     if folders: lines.append(f"{sum(counts.values())} images in folders ({_first_five(folders)}): "
@@ -222,7 +222,9 @@ def found_images(path, paths, error)->list:
     "The images among `paths` in `path`; a warning says what else there is"
     found = by_kind(o for o in paths if not is_hidden(o.name))
     others = overlooked(found)
-    if not found['image']: raise error(f"{path}: no images in it; {others or ', '.join(image_formats) + ' are looked for'}")
+    if not found['image']:
+        formats = ', '.join(image_formats)
+        raise error(f"{path}: no images in it; {others or formats + ' are looked for'}")
     if others: warnings.warn(f"{path}: not looked at: {others}")
     return found['image']
 
