@@ -17,7 +17,8 @@ from fastai.torch_core import TensorImage, set_seed
 from fastcore.script import call_parse
 from PIL import Image
 
-from captcha_fastai.read.images import images_in, to_array
+from captcha_fastai.read.archives import images_in
+from captcha_fastai.read.images import to_array
 from captcha_fastai.data.augment import CaptchaAugment
 from captcha_fastai.data.images import guess_size
 from captcha_fastai.data.labels import label_stem

@@ -208,6 +208,19 @@ def test_the_base_reads_easy_digits_untrained_and_accepts_nothing():
     assert not any(o.accepted for o in readings) and reader.spec.threshold == accept_none
 
 
+def test_the_base_reads_light_digits_on_nothing_as_well():
+    texts, images = zip(*easy(20))
+    ghosts = []
+    for o in images:
+        ink = Image.eval(o.convert('L'), lambda v: 255-v)
+        ghosts.append(Image.merge('LA', [Image.new('L', ink.size, 255), ink]))
+    with pytest.warns(UserWarning, match='light ink: they are read on black'):
+        reader = untrained_reader(ghosts, length=4, alphabet=string.digits)
+    readings = reader.read_many(ghosts, length=4, alphabet=string.digits)
+    assert np.mean([o.text == t for o, t in zip(readings, texts)]) >= .8
+    assert base_options(ghosts, texts)['size'] in candidate_sizes(ghosts)
+
+
 def test_a_learner_without_labels_reads_as_the_base_does():
     texts, images = zip(*easy(20))
     learn, synthetic = base_learner(images, string.digits, (4, 4))

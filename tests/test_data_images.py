@@ -1,9 +1,11 @@
 "Images for training: their size, and what is wrong with them"
 import base64
+import io
 import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 from fastai.vision.all import DataBlock, ImageBlock, Resize, TensorImage
 
 from captcha_fastai.core import ImageError, Spec
@@ -46,6 +48,23 @@ def test_a_survey_finds_unreadable_images_and_duplicates(captchas, tmp_path):
     assert found.duplicate_of == {13: 1}
     assert len(found.doubts) == 1 and all(o in found.doubts[0] for o in (paths[1].name, 'twin.png', labels[1], '9999'))
     assert len(found.cache) == 13
+
+
+def test_one_picture_of_many_labels_is_said_as_what_it_is():
+    blank, other = np.full((9, 9), 255, np.uint8), np.eye(9, dtype=np.uint8)
+    found = survey([*[blank]*4, other, other, other], ['1', '2', '3', '3', '4', '5', '6'], Spec('0', 1, 9, 9, 1))
+    assert found.doubts == [] and len(found.duplicate_of) == 5
+    assert found.same == ['4 of 7 images are the same empty picture, such as <ndarray>, with 3 different labels',
+                          '3 of 7 images are the same picture, such as <ndarray>, with 3 different labels']
+
+
+def test_the_size_and_colour_are_those_of_the_frame_that_is_read():
+    blank = Image.new('RGB', (60, 20), 'white')
+    full = blank.copy()
+    full.paste('red', (5, 5, 50, 15))
+    file = io.BytesIO()
+    blank.save(file, 'PNG', save_all=True, append_images=[full])
+    assert commonest_size([file]*3) == (20, 60, 3)
 
 
 def test_images_are_kept_while_there_is_room(captchas):

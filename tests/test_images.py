@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from captcha_fastai.core import ArchiveError, CaptchaError, ImageError, Spec
-from captcha_fastai.read import images
-from captcha_fastai.read.images import (encoded, encoded_bytes, image_files, image_fingerprint, image_formats, image_name, images_in, json_images,
-                                        open_image, prep, scale, to_array, zip_images)
+from captcha_fastai.core import ArchiveError, CaptchaError, ImageError, Opening, Spec
+from captcha_fastai.read import archives, images
+from captcha_fastai.read.images import (encoded, encoded_bytes, image_files, image_fingerprint, image_formats, image_name,
+                                        open_image, prep, scale, to_array)
+from captcha_fastai.read.archives import images_in, json_images, zip_images
 
 modes = ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'LAB', 'I', 'F', 'I;16']
 
@@ -96,6 +98,63 @@ def test_a_picture_of_nothing_but_nan_is_black(tmp_path):
     assert np.asarray(open_image(tmp_path/'o.tiff')).max() == 0
 
 
+@pytest.mark.parametrize('bits, most', [(8, 255), (10, 1023), (12, 4095), (14, 16383)])
+def test_of_16_bits_as_many_are_read_as_are_filled(bits, most):
+    x = np.array([[0, 1, most//2, most, 65535]], np.uint16)
+    for src in (x, as_file(Image.fromarray(x), 'PNG'), as_file(Image.fromarray(x), 'TIFF')):
+        assert np.asarray(open_image(src, opening=Opening(bits=bits))).tolist() == [[0, 255//most, 127, 255, 255]]
+
+
+def test_the_ground_is_under_what_is_transparent():
+    ghost = Image.fromarray(np.dstack([np.full((1, 2), 255, np.uint8), np.array([[0, 255]], np.uint8)]))
+    assert np.asarray(open_image(ghost, 'L')).tolist() == [[255, 255]]
+    assert np.asarray(open_image(ghost, 'L', Opening(ground='black'))).tolist() == [[0, 255]]
+
+
+def frames(*greys):
+    "A picture each, of these values"
+    return [Image.fromarray(np.array([o], np.uint8)) for o in greys]
+
+
+def animation(fmt, *greys):
+    first, *more = [o.convert('RGB') for o in frames(*greys)]
+    return as_file(first, fmt, save_all=True, append_images=more, **(dict(lossless=True) if fmt == 'WEBP' else {}))
+
+
+@pytest.mark.parametrize('fmt', ['GIF', 'PNG', 'WEBP'])
+def test_the_frame_of_an_animation_goes_by_the_rule(fmt):
+    data = animation(fmt, [250, 250, 250], [10, 250, 250], [250, 20, 250])
+    read = lambda src, frame: np.asarray(open_image(src, 'L', Opening(frame=frame))).tolist()[0]
+    assert [read(data, o) for o in ('first', 'last', 'darkest')] == [[250, 250, 250], [250, 20, 250], [10, 20, 250]]
+    im = Image.open(io.BytesIO(data))
+    im.seek(1)
+    assert read(im, 'last') == [250, 20, 250] and im.tell() == 1               # yours stays where it was
+    assert open_image(data, opening=Opening(frame='last')).mode == 'RGB'
+
+
+def test_on_dark_paper_the_lightest_value_counts_and_a_flash_does_not():
+    light = animation('PNG', [0, 0, 0, 0], [0, 200, 0, 0], [255, 255, 255, 255], [0, 0, 220, 0])
+    assert np.asarray(open_image(light, 'L', Opening(frame='darkest'))).tolist() == [[0, 200, 220, 0]]
+
+
+def test_endless_animations_are_read_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(images, 'max_frames', 2)
+    assert np.asarray(open_image(animation('PNG', [250, 9], [250, 8], [250, 7]), 'L', Opening(frame='last'))).tolist() == [[250, 8]]
+
+
+def test_pages_of_a_scan_are_no_animation():
+    first, last = frames([1], [2])
+    pages = as_file(first, 'TIFF', save_all=True, append_images=[last])
+    assert np.asarray(open_image(pages, opening=Opening(frame='last'))) == [[1]]
+
+
+def test_a_spec_tells_how_an_image_is_opened():
+    spec = Spec('ab', 2, 1, 2, frame='last', bits=12, ground='black')
+    assert to_array(animation('GIF', [250, 250], [0, 250]), spec).flatten().tolist() == [0, 250]
+    assert to_array(np.array([[0, 4095]], np.uint16), spec).flatten().tolist() == [0, 255]
+    assert to_array(Image.new('LA', (2, 1)), spec).flatten().tolist() == [0, 0]
+
+
 def test_the_first_frame_is_taken():
     frames = [Image.new('P', (3, 3), i) for i in (0, 200)]
     assert open_image(as_file(frames[0], 'GIF', save_all=True, append_images=frames[1:])).size == (3, 3)
@@ -105,6 +164,33 @@ def test_a_jpeg_for_a_printer_becomes_rgb(): assert open_image(as_file(Image.new
 def test_an_array_with_one_channel_is_grey(): assert open_image(np.zeros((2, 5, 1), np.uint8)).size == (5, 2)
 
 
+red = np.full((5, 6, 3), (200, 20, 30), np.uint8)
+
+
+def test_arrays_of_opencv_are_read_in_their_order():
+    bgr = red[..., ::-1]
+    for src in (bgr, np.dstack([bgr, np.full((5, 6), 255, np.uint8)]), torch.from_numpy(bgr.copy()).permute(2, 0, 1)):
+        assert (np.asarray(open_image(src, 'RGB', channel_order='bgr')) == red).all()
+    for src in (red[..., 0], as_file(Image.fromarray(red), 'PNG'), Image.fromarray(red)):             # have no such order, or know it
+        assert (np.asarray(open_image(src, channel_order='bgr')) == np.asarray(open_image(src))).all()
+    with pytest.raises(ImageError, match="channel_order is 'gbr': give 'rgb', or 'bgr'"): open_image(red, channel_order='gbr')
+
+
+@pytest.mark.parametrize('src', [torch.from_numpy(red), torch.from_numpy(red).permute(2, 0, 1), torch.from_numpy(red).permute(2, 0, 1)/255,
+                                 torch.from_numpy(red).permute(2, 0, 1).half()/255, torch.from_numpy(red/255).permute(2, 0, 1).requires_grad_()])
+def test_a_tensor_is_an_image(src): assert np.abs(np.asarray(open_image(src)).astype(int) - red).max() <= 1
+
+
+def test_a_grey_tensor_is_an_image(): assert open_image(torch.zeros(1, 4, 6)).size == open_image(torch.zeros(4, 6)).size == (6, 4)
+
+
+@pytest.mark.parametrize('src, why', [(torch.full((4, 6), -2.), '<Tensor>: tensor of values from -2 to -2: give uint8, or floats from 0 to 1'),
+                                      (torch.full((4, 6), torch.nan), 'from nan to nan'), (torch.zeros(2, 3, 4, 6), r'shape \(2, 3, 4, 6\)'),
+                                      (torch.zeros(4, 6, dtype=torch.long), 'array of int64')])
+def test_tensors_that_are_no_images_say_so(src, why):
+    with pytest.raises(ImageError, match=why): open_image(src)
+
+
 def test_a_camera_says_which_side_is_up():
     im = Image.new('L', (6, 2))
     im.getexif()[274] = 6
@@ -112,7 +198,8 @@ def test_a_camera_says_which_side_is_up():
 
 
 @pytest.mark.parametrize('src', [text, url_safe, base64.encodebytes(png).decode(), f'data:image/png;base64,{text}',
-                                 f'data:image/png;base64,{urllib.parse.quote(text)}', io.BytesIO(png), bytearray(png), memoryview(png)])
+                                 f'data:image/png;base64,{urllib.parse.quote(text)}', io.BytesIO(png), bytearray(png), memoryview(png),
+                                 text.encode(), bytearray(url_safe.encode()), base64.encodebytes(png), f'data:image/png;base64,{text}'.encode()])
 def test_every_kind_of_input_is_the_same_image(src): assert (np.asarray(open_image(src)) == np.asarray(open_image(png))).all()
 
 
@@ -179,7 +266,7 @@ def test_images_of_a_zip_file_are_read_without_unpacking(pack):
 
 @pytest.mark.parametrize('entries, why', [({'a.png': png, '../../evil.png': png}, "'../../evil.png' would leave the folder"), ({'/a.png': png}, 'would leave'),
                                           ({'C:a.png': png}, 'would leave'), ({'bomb.png': bytes(30_000_000)}, 'at most 20000000'),
-                                          ({'notes.txt': b'hi'}, 'no images in it; .bmp, ')], ids=['up', 'root', 'drive', 'bomb', 'text'])
+                                          ({'notes.txt': b'hi'}, 'no images in it; PNG, ')], ids=['up', 'root', 'drive', 'bomb', 'text'])
 def test_suspect_archives_are_refused(pack, entries, why):
     with pytest.raises(ArchiveError, match=why): zip_images(pack(**entries))
 
@@ -232,7 +319,7 @@ def test_what_is_no_json_is_refused(tmp_path, monkeypatch):
     (tmp_path/'challenge.json').write_text('{"images": [')
     with pytest.raises(ArchiveError, match='not readable as JSON'): json_images(tmp_path/'challenge.json')
     with pytest.raises(ArchiveError, match='gone.json: no such file'): json_images(tmp_path/'gone.json')
-    monkeypatch.setattr(images, 'max_json', 5)
+    monkeypatch.setattr(archives, 'max_json', 5)
     with pytest.raises(ArchiveError, match='12 bytes: at most 5'): json_images(tmp_path/'challenge.json')
 
 
@@ -244,18 +331,47 @@ def test_a_folder_gives_its_images_sorted(tmp_path):
         assert [o.name for o in image_files(tmp_path)] == ['a.PNG', 'b.png']
 
 
-def test_overlooked_images_are_a_warning(tmp_path):
-    for name in ('a.png', 'b.heic', 'in/c.png'):
-        (tmp_path/name).parent.mkdir(exist_ok=True)
-        (tmp_path/name).write_bytes(png)
-    for name in ('.git', 'notes'): (tmp_path/name).mkdir()
-    with pytest.warns(UserWarning, match="not looked at: 'b.heic', 'in'; "): assert image_files(tmp_path) == [tmp_path/'a.png']
-    for i in range(5): (tmp_path/f'{i}.avif').touch()
-    with pytest.warns(UserWarning, match=r"'4.avif', \.\.\.; "): image_files(tmp_path)
+def test_what_is_in_a_file_decides_and_not_its_name(tmp_path):
+    names = 'c', 'd.heic', 'e.txt', 'a.b.png'
+    for name in names: (tmp_path/name).write_bytes(as_file(Image.new('L', (3, 3)), 'GIF'))
+    for name, data in {'.c': png, 'no': b'', 'labels': b'a.png,abc', 'BM': b'BM is a car', 'P1': b'P1 is a text'}.items(): (tmp_path/name).write_bytes(data)
+    assert {o.name for o in image_files(tmp_path)} == set(names)
+    for o in image_files(tmp_path): assert open_image(o).size == (3, 3)
+
+
+@pytest.mark.parametrize('fmt', image_formats)
+def test_images_of_each_format_are_known_without_an_ending(fmt, tmp_path):
+    (tmp_path/'x').write_bytes(as_file(Image.new('L', (30, 10), 99), fmt))
+    assert image_files(tmp_path) == [tmp_path/'x']
+
+
+def test_overlooked_images_are_counted_by_kind(tmp_path):
+    for name in ('a.png', 'in/c.png', 'in/deeper/d', 'in/.git/e.png', '__MACOSX/f.png', 'notes/g.txt', '.git/h.png'):
+        (tmp_path/name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path/name).write_bytes(b'hi' if name.endswith('txt') else png)
+    with pytest.warns(UserWarning, match=r"not looked at: 2 images in folders \('in'\): give these folders, or"): assert image_files(tmp_path) == [tmp_path/'a.png']
+    for i in range(6): (tmp_path/f'{i}.avif').touch()
+    (tmp_path/'drawn').write_bytes(b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>')
+    with pytest.warns(UserWarning, match=r"1 SVG \('drawn'\): save as PNG; 6 AVIF \('0.avif', .*'4.avif', \.\.\.\): save as PNG; 2 images in"): image_files(tmp_path)
+    (tmp_path/'a.png').unlink()
+    with pytest.raises(ImageError, match="no images in it; 1 SVG .* 6 AVIF .* 2 images in folders"): image_files(tmp_path)
+
+
+def test_entries_of_a_zip_file_need_no_ending(pack):
+    assert [o.name for o in zip_images(pack(**{'in/b': png, 'a.txt': b'hi', 'c.png': png}))] == ['c.png', 'b']
+    with pytest.warns(UserWarning, match=r"box.zip: not looked at: 1 SVG \('d.svg'\)"): zip_images(pack(**{'c.png': png, 'd.svg': b''}))
+
+
+@pytest.mark.parametrize('data, why', [(b'<svg width="9"/>', 'SVG, which is not read: save it as PNG'), (b'\n<!doctype html><html>', 'a web page, not an image'),
+                                       (b'\0\0\0 ftypheic', 'HEIC, which')])
+def test_files_with_the_name_of_an_image_say_what_they_are(data, why, tmp_path):
+    (tmp_path/'a.png').write_bytes(data)
+    for src in (tmp_path/'a.png', str(tmp_path/'a.png'), data):
+        with pytest.raises(ImageError, match=why): open_image(src)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(ImageError, match='no images in it; .bmp, '): image_files(tmp_path)
+    with pytest.raises(ImageError, match='no images in it; PNG, '): image_files(tmp_path)
     with pytest.raises(ImageError, match='gone: no such folder'): image_files(tmp_path/'gone')
 
 

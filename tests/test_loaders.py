@@ -59,6 +59,37 @@ def test_an_unreadable_image_is_left_out_with_a_warning_that_names_it(captchas, 
     assert [o for o, _ in dls.left_out] == [torn] and len(dls.train_ds) + len(dls.valid_ds) == 60
 
 
+def test_images_that_cannot_be_read_are_counted_by_the_reason(captchas, tmp_path):
+    paths, labels = captchas
+    bad = [tmp_path/f'bad{i}.png' for i in range(9)]
+    for i, o in enumerate(bad[:8]): o.write_bytes(b'<svg/>' if i % 2 else paths[0].read_bytes()[:300])
+    with pytest.warns(UserWarning) as caught: CaptchaDataLoaders.from_lists([*paths, *bad], [*labels, *['1234']*9], bs=8)
+    what, *reasons = str(caught[0].message).replace(f'{tmp_path}/', '').splitlines()
+    assert what == '9 of 69 images cannot be read and are left out:'
+    assert reasons == ['  4, such as bad0.png: not a readable image (image file is truncated)', '  4, such as bad1.png: SVG, which is not read: save it as PNG',
+                       '  bad8.png: no such file']
+
+
+def test_one_picture_of_many_labels_is_said_as_what_it_is():
+    blank = [np.full((20, 60), 255, np.uint8)]*20
+    with pytest.warns(UserWarning) as caught: CaptchaDataLoaders.from_lists(blank, [f'{i:02}' for i in range(20)], bs=8)
+    assert [str(o.message) for o in caught] == ['there is no telling their labels apart:\n  20 of 20 images are the same empty picture, '
+                                                'such as <ndarray>, with 20 different labels']
+
+
+def test_how_images_are_opened_is_found_once_and_kept(captchas, tmp_path):
+    paths, labels = captchas
+    files = [tmp_path/f'{i}.gif' for i in range(len(paths))]
+    for file, o in zip(files, paths):
+        full = Image.open(o).convert('L')
+        Image.new('L', full.size, 255).save(file, save_all=True, append_images=[full])
+    with pytest.warns(UserWarning) as caught: dls = CaptchaDataLoaders.from_lists(files, labels, bs=8)
+    assert [str(o.message) for o in caught] == ['animations whose frames differ: their last frame is read'] and dls.spec.frame == 'last'
+    assert len({o.numpy().tobytes() for o in dls.valid.one_batch()[0]}) > 1
+    deep = [(np.asarray(Image.open(o).convert('L')).astype(np.uint16)*16) for o in paths]
+    with pytest.warns(UserWarning, match='images of 16 bits hold 12'): assert CaptchaDataLoaders.from_lists(deep, labels, bs=8).spec.bits == 12
+
+
 def test_equal_pictures_with_different_labels_are_named(captchas, tmp_path):
     paths, labels = captchas
     (tmp_path/'twin.png').write_bytes(paths[1].read_bytes())

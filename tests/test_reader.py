@@ -6,11 +6,13 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from captcha_fastai.core import CaptchaError, ImageError, Spec, accept_none
@@ -83,6 +85,32 @@ def test_an_image_that_cannot_be_opened_is_an_error_or_has_one(reader, im):
 @pytest.mark.parametrize('one', ['folder', Path('folder'), b'GIF89a', bytearray(b'x'), Image.new('L', (8, 4)), np.zeros((4, 8), np.uint8), np.zeros((4, 8, 3), np.uint8)])
 def test_one_image_instead_of_a_list_is_refused(reader, one):
     with pytest.raises(CaptchaError, match='takes a list of images'): reader.read_many(one)
+
+
+@pytest.mark.parametrize('one', [torch.zeros(4, 8), torch.zeros(1, 4, 8), torch.zeros(3, 4, 8)])
+def test_one_tensor_instead_of_a_list_is_refused(reader, one):
+    with pytest.raises(CaptchaError, match='takes a list of images'): reader.read_many(one)
+
+
+def test_a_batch_of_tensors_is_a_list(reader, im):
+    batch = torch.from_numpy(np.asarray(im))[None, None].repeat(3, 1, 1, 1)
+    assert [r.text for r in reader.read_many(batch)] == ['ab']*3 and reader(batch[0]).text == 'ab'
+
+
+def test_arrays_of_opencv_are_read_in_their_order():
+    reader = Reader(halves, Spec('ab', max_len=2, height=4, width=8, channels=3, decoder='heads'))        # looks at red
+    rgb = np.zeros((4, 8, 3), np.uint8)
+    rgb[:, 4:, 0] = 255
+    bgr = rgb[..., ::-1]
+    assert [reader(rgb).text, reader(bgr).text, reader(bgr, channel_order='bgr').text] == ['ab', 'aa', 'ab']
+    assert [r.text for r in reader.read_many([bgr, Image.fromarray(rgb), 'gone.png'], channel_order='bgr')] == ['ab', 'ab', '']
+    with pytest.raises(CaptchaError, match="channel_order is 'BGR'"): reader(bgr, channel_order='BGR')
+
+
+def test_a_reader_opens_images_as_its_specification_says(im):
+    deep = np.asarray(im).astype(np.uint16)*16
+    spec = Spec('ab', max_len=2, height=4, width=8, decoder='heads')
+    assert [Reader(halves, replace(spec, bits=o))(deep).text for o in (16, 12)] == ['aa', 'ab']
 
 
 def test_an_array_of_images_is_a_list():

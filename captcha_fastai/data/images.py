@@ -6,7 +6,7 @@
 __all__ = ['CaptchaImage', 'CaptchaImageBW']
 
 # %% ../../nbs/data/01_images.ipynb #247c2e81
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 from fastai.vision.all import PILImage, TensorImage, Transform
 from fastprogress import progress_bar
 
-from ..core import ImageError, Spec
+from ..core import ImageError, Opening, Spec
 from ..read.images import image_name, open_image, to_array
+from ..read.opening import opening_of
 from .labels import get_image
 
 # %% ../../nbs/data/01_images.ipynb #55a53acf
@@ -31,8 +32,9 @@ def commonest_size(images, n:int=200)->tuple: # (height, width, channels)
     sizes = Counter()
     colour = False
     images = images[:n]
+    opening = Opening(**opening_of(images))
     for i,o in enumerate(images):
-        try: im = open_image(o)
+        try: im = open_image(o, opening=opening)
         except ImageError: continue
         sizes[im.size] += 1
         if i < 30: colour = colour or is_coloured(im)
@@ -80,6 +82,7 @@ class Survey:
     cache:dict = field(default_factory=dict)        # {path: array} of those kept in memory
     unreadable:dict = field(default_factory=dict)   # {index: reason}
     doubts:list = field(default_factory=list)       # A sentence for each pair of equal pictures with different labels
+    same:list = field(default_factory=list)         # A sentence for each picture with three labels or more
     duplicate_of:dict = field(default_factory=dict) # {index: index of the first such picture}
 
 # %% ../../nbs/data/01_images.ipynb #b5f3c660
@@ -92,6 +95,7 @@ def survey(
     "Decode all images and look for what is wrong"
     found = Survey()
     first_with = {}
+    empty = set()
     for i,o in enumerate(progress_bar(images, leave=False)):
         try: x = to_array(o, spec)
         except ImageError as e:
@@ -102,8 +106,21 @@ def survey(
             if room > 0: found.cache[str(o)] = x
         j = first_with.setdefault(hash(x.tobytes()), i)
         if j != i: found.duplicate_of[i] = j
-        if labels[j] != labels[i]: found.doubts.append(_doubt(images, labels, j, i))
+        elif np.ptp(x) == 0: empty.add(i)
+    _compare(found, images, labels, empty)
     return found
+
+# %% ../../nbs/data/01_images.ipynb #e15212df
+def _compare(found, images, labels, empty):
+    "Tell labels that look wrong from pictures that do not show what their labels say"
+    copies = defaultdict(list)
+    for i,j in found.duplicate_of.items(): copies[j].append(i)
+    for j,more in copies.items():
+        others = [i for i in more if labels[i] != labels[j]]
+        kinds = len({labels[i] for i in others})
+        if kinds < 2: found.doubts += [_doubt(images, labels, j, i) for i in others]
+        else: found.same.append(f'{len(more)+1} of {len(images)} images are the same {"empty " if j in empty else ""}'
+                                f'picture, such as {image_name(images[j])}, with {kinds+1} different labels')
 
 def _doubt(images, labels, i, j):
     names = f'{image_name(images[i])} and {image_name(images[j])}'
@@ -116,7 +133,6 @@ class CaptchaImage(PILImage):
     @classmethod
     def create(cls, fn, **kwargs):
         "`fn` is anything that holds an image"
-        if isinstance(fn, torch.Tensor): fn = fn.numpy()
         return cls(open_image(fn).convert(cls._mode))
 
 class CaptchaImageBW(CaptchaImage):

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..core import ImageError
+from ..core import ImageError, Opening
 from ..read.images import open_image
+from ..read.opening import opening_of
 
 # %% ../../nbs/draw/15_ground.ipynb #9dbf7b6d
 def common_ground(
@@ -96,8 +97,9 @@ def separate(
 def _open_some(images, n:int)->tuple: # ({number: image}, why the first of the others cannot be read)
     "A random sample of the images"
     ims, why = {}, ''
+    opening = Opening(**opening_of(images))
     for i in Random(0).sample(range(len(images)), n):
-        try: ims[i] = open_image(images[i]).convert('RGB')
+        try: ims[i] = open_image(images[i], 'RGB', opening)
         except ImageError as e: why = why or f' ({e})'
     return ims, why
 

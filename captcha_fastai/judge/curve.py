@@ -19,6 +19,7 @@ from fastprogress import progress_bar
 
 from ..core import CaptchaError, Fingerprinted, Spec, atomic_path, cache_folder
 from ..read.images import image_fingerprint
+from ..read.opening import opening_of
 from ..data.labels import check_labels
 from ..data.images import guess_size, survey
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
@@ -105,7 +106,7 @@ def train_and_test(images, labels, most:int, seed:int=42)->tuple: # Two arrays o
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images))
     part, others = order[:most], order[most:]
-    spec = Spec('0', 1, *guess_size(images))
+    spec = Spec('0', 1, *guess_size(images), **opening_of(images))
     copies = survey(images, labels, spec).duplicate_of           # {number of a copy: number of the original}
     seen = {copies.get(i, i) for i in part}
     test = [i for i in others if copies.get(i, i) not in seen]

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from fastcore.meta import delegates
 
 from ..core import CaptchaError, atomic_path, check_range
-from ..read.images import images_in
+from ..read.archives import images_in
 from ..draw.synth import Synth
 from ..draw.fit import show_fit
 from ..data.labels import labelled

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import CaptchaError, ImageError, Spec, nfc
-from ..read.images import images_in, to_array
+from ..read.images import to_array
+from ..read.archives import images_in
+from ..read.opening import opening_of
 from ..read.constraint import parse_length
 from ..data.labels import alphabet_of
 from ..data.images import guess_size
@@ -98,7 +100,7 @@ def _synthetic_like(pool, source, chars, lengths, fold, seed, recipe):
     "Endless synthetic captchas of the size of unlabelled images"
     size = guess_size(pool)
     if recipe.arch == 'crnn_base': size = *base_size(pool, chars, lengths), 1
-    spec = Spec(alphabet_of(chars, fold), lengths[1], *size, fold=fold)
+    spec = Spec(alphabet_of(chars, fold), lengths[1], *size, fold=fold, **opening_of(pool, say=True))
     return synthetic_loaders(source, spec, lengths, chars, seed, usual_tfms(recipe.arch), recipe)
 
 # %% ../../nbs/recipes/04_unlabelled.ipynb #a1b2c3d4

@@ -71,12 +71,12 @@ class crnn_base(nn.Module):
         return self.head(torch.cat([self.rnn(x), x], -1))
 
 # %% ../../nbs/train/03_base.ipynb #ba6a53f2
-def _openable(images, texts, n:int=40)->tuple: # (pictures, texts)
+def _openable(images, texts, spec, n:int=40)->tuple: # (pictures, texts)
     "Every so many of the images, opened; those that cannot be are left out"
     step = max(1, len(images)//n)
     opened = {}
     for i in range(0, len(images), step):
-        try: opened[i] = open_image(images[i], 'L')
+        try: opened[i] = open_image(images[i], 'L', spec)
         except ImageError: pass
     return list(opened.values()), texts and [texts[i] for i in opened]
 
@@ -128,7 +128,7 @@ def best_size(
     **rules # What `Constraint` takes, where there are no labels
 )->tuple: # (height, width)
     "The size at which the base reads a set of images best"
-    some, labels = _openable(images, texts)
+    some, labels = _openable(images, texts, spec)
     longest = max((steps_needed(o) for o in texts or ()), default=0)
     sizes = candidate_sizes(some, longest)
     if not some: return sizes[0]

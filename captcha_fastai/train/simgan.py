@@ -14,6 +14,7 @@ from fastai.vision.all import *
 
 from ..core import ImageError, Resumable, Spec, check_range
 from ..read.images import to_array
+from ..read.opening import opening_of
 from ..read.reader import one_by_one
 from ..data.images import guess_size
 from .models import has_bf16
@@ -56,7 +57,8 @@ def real_images(
 # %% ../../nbs/train/14_simgan.ipynb #d2a936a7
 def _refiner_spec(images, size, channels):
     *image_size, image_channels = guess_size(images)
-    spec = Spec('?', 1, *(size or image_size), channels or image_channels, mean=.5, std=.5)
+    shape = *(size or image_size), channels or image_channels
+    spec = Spec('?', 1, *shape, mean=.5, std=.5, **opening_of(images))
     if min(spec.height, spec.width) < 9:
         raise ImageError(f"images are {spec.height}x{spec.width}: at least 9x9 pixels are needed")
     return spec
