@@ -18,6 +18,7 @@ from ..core import accept_none, check_pairs, check_range, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import ctc_path
 from ..read.reader import Reader, Reading, one_by_one
+from ..data.texts import unify
 from ..train.models import check_decoder
 from ..train.metrics import align, edit_distance, rate, wilson
 
@@ -226,7 +227,7 @@ def evaluate(
     readings = reader.read_many(progress_bar(images, leave=False), bs=bs, **options)
     errors = [o.error for o in readings if o.error]
     warn_unreadable(errors, len(readings), 'count as wrong')
-    truths = [reader.spec.text(o) for o in labels]
+    truths = unify([reader.spec.text(o) for o in labels], reader.spec.chars)
     _warn_unknown(truths, reader.vocab, constraint)
     truths, readings = unified(truths, readings, constraint)
     return Report(truths, readings, [image_name(o) for o in images], threshold)

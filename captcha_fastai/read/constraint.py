@@ -9,7 +9,7 @@ __all__ = ['Constraint']
 import re, warnings
 import numpy as np
 
-from ..core import CaptchaError, Vocab, nfc
+from ..core import CaptchaError, Vocab, nfc, visible
 
 # %% ../../nbs/read/02_constraint.ipynb #e3771dac
 def _ends(length):
@@ -248,7 +248,7 @@ def make_trie(words)->tuple: # (parents, symbols, ends); parents come first
 def _spelling(c, word)->list: # None if the model lacks a character
     "Ids of a word in the model's own alphabet"
     ids = []
-    for x in nfc(word, 'lexicon: '):
+    for x in visible(word, 'lexicon: '):
         spellings = [*c._cases(x), c._leader(x)]
         known = [o for o in spellings if o in c.vocab.stoi]
         if not known: return None
