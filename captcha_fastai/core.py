@@ -91,7 +91,9 @@ _narrow_letters = {o: p for o,p in _narrow.items() if chr(p).isalnum()} # wide s
 
 def visible(text:str, what:str='')->str:
     "`text` as one sees it: composed, with plain spaces, letters and digits, and nothing invisible"
-    text = _unseen.sub('', re.sub(r'\s', ' ', nfc(text, what)))
+    text = nfc(text, what)
+    if text.isascii() and text.isprintable(): return text.strip(' ')
+    text = _unseen.sub('', re.sub(r'\s', ' ', text))
     narrow = text.translate(_narrow)
     return nfc(narrow if narrow.isascii() else text.translate(_narrow_letters)).strip(' ')
 

@@ -6,7 +6,7 @@
 __all__ = ['RegexLabel', 'labelled', 'Captcha', 'CaptchaBlock']
 
 # %% ../../nbs/data/02_labels.ipynb #7720d3bd
-import re, warnings
+import os, re, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from fastai.vision.all import TensorBase, TitledStr, Transform, TransformBlock, show_title
@@ -153,8 +153,9 @@ def labelled(
 )->tuple: # (paths, labels)
     "Image paths and labels from whatever `data` is"
     paths, labels = _as_written(Path(data), label)
-    texts = clean_labels(paths, labels)
-    warn_of_doubts([o.name for o in paths], texts)
+    names = [str(o).removeprefix(f'{data}{os.sep}') for o in paths]
+    texts = clean_labels(names, labels)
+    warn_of_doubts(names, texts)
     return paths, texts
 
 # %% ../../nbs/data/02_labels.ipynb #895792fc

@@ -26,6 +26,7 @@ def alphabet_of(chars:str, fold:bool=False)->str:
 _alike = ('AАΑ BВΒ CС EЕΕ HНΗ IІΙ JЈ KКΚ MМΜ NΝ OОΟ PРΡ QԚ SЅ TТΤ WԜ XХΧ YУΥ ZΖ '
           'aа cс dԁ eе hһ iі jј lӏ oоο pрρ qԛ sѕ vν wԝ xх yу').split()
 _group = {c: o for o in _alike for c in o}
+_nearly = dict(zip('αγικυχкг', 'ayikuxkr'))         # of few of them a typing error, of many another letter
 _scripts = 'LATIN', 'CYRILLIC', 'GREEK'
 _signs = {**dict.fromkeys('‐‑‒–−', '-'), **dict.fromkeys('‘’ʼ', "'"), **dict.fromkeys('“”', '"')}
 
@@ -35,7 +36,8 @@ def script_of(c:str)->str:
 
 def twin(c:str, script:str)->str:
     "The letter of a script that looks like `c`, if there is one"
-    return next((o for o in _group.get(c, '') if script_of(o) == script), '')
+    nearly = _nearly.get(c, '') if script == 'LATIN' else ''
+    return next((o for o in _group.get(c, '') if script_of(o) == script), nearly)
 
 # %% ../../nbs/data/00_texts.ipynb #730829b4
 def _real_scripts(n:Counter, few:float)->set:
@@ -78,7 +80,7 @@ def character(c:str)->str:
 def _change(c:str, i:int, written:str, text:str, pairs:dict)->str:
     "What became of the character at `i`; nothing if it is as it was"
     if c in pairs: return f'taken for {pairs[c]!r}, which it looks like'
-    if c == ' ' and i in (0, len(written)-1): return 'left out at the ends'
+    if c.isspace() and i in (0, len(written)-1): return 'left out at the ends'
     seen = visible(f'.{c}.')[1:-1]
     if seen == c or c in text: return ''
     return f'read as {seen!r}' if seen else 'left out, it cannot be seen'
@@ -132,7 +134,7 @@ def rare_characters(texts)->list:
     kinds = Counter(map(kind_of, ''.join(texts)))
     few = max(1, len(texts)//100)
     mean = sum(n.values())/max(1, len(n))
-    odd = [c for c,k in n.items() if kinds[kind_of(c)] <= few or k <= few and _at_most(k, mean) < .01/len(n)]
+    odd = [c for c,k in n.items() if kinds[kind_of(c)] <= few or k <= few and _at_most(k, mean) < .001/len(n)]
     return sorted(odd) if len(texts) >= 20 else []
 
 def rare_lengths(texts)->list:
@@ -183,5 +185,5 @@ def no_labels(texts)->tuple: # (why, what they begin with)
     if len(name) > 2: return f'all {{}} begin with {name!r}', name
     if counted: return f'{min(texts)!r} to {max(texts)!r} only count', word
     if len(begin) > 5: return f'all {{}} begin with {begin!r}', begin
-    if all(map(_random.fullmatch, texts)): return f'{texts[0]!r} and the others are random numbers', ''
-    return '', ''
+    random = all(map(_random.fullmatch, texts)) and not ''.join(texts).isdecimal()
+    return f'{texts[0]!r} and the others are random numbers' if random else '', ''
