@@ -110,7 +110,7 @@ def test_usual_sets_have_nothing_rare(texts): assert said(warn_of_doubts, texts,
 
 
 def test_empty_labels_are_counted_once():
-    assert said(warn_of_doubts, ['a', 'b', 'c'], ['12', '', '']) == '2 of 3 labels are empty: learned as images with nothing on them; b, c'
+    assert said(warn_of_doubts, ['a', 'b', 'c'], ['12', '', '']) == '2 of 3 labels are empty: they stand for images with nothing on them; b, c'
 
 
 # What only counts
