@@ -158,8 +158,8 @@ def doubts(names, texts)->list: # Sentences
 def warn_of_doubts(names, texts):
     "Say what is rare or empty, before a training learns it"
     empty = [name for name,text in zip(names, texts) if not text]
-    if empty: warnings.warn(f"{len(empty)} of {len(texts)} labels are empty: they stand for images with nothing on them; "
-                            f"{where(empty)}")
+    if empty: warnings.warn(f"{len(empty)} of {len(texts)} labels are empty: they stand for images with "
+                            f"nothing on them; {where(empty)}")
     rare = doubts(names, texts)
     if rare: warnings.warn('rare, and perhaps mistyped:\n  ' + '\n  '.join(rare[:20]))
 
