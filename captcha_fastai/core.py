@@ -8,6 +8,7 @@ __all__ = ['CaptchaError', 'ImageError', 'LabelError', 'ModelError', 'ArchiveErr
 # %% ../nbs/00_core.ipynb #4d566887
 import json
 import os
+import re
 import tempfile
 import threading
 import unicodedata
@@ -79,6 +80,22 @@ def nfc(
     try: text.encode()
     except UnicodeEncodeError: raise LabelError(f"{what}{text!r} is not UTF-8: rename the file") from None
     return unicodedata.normalize('NFC', text)
+
+# %% ../nbs/00_core.ipynb #b2535700
+_joiner = '[\u200c\u200d]'                   # they shape Arabic and Indic letters, and no others
+_unseen = re.compile('[\0-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f'
+                     '\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]'
+                     f'|(?<![\u0600-\u10ff]){_joiner}|{_joiner}(?![\u0600-\u10ff])')
+_narrow = {o: o-0xfee0 for o in range(0xff01, 0xff5f)}
+_narrow_letters = {o: p for o,p in _narrow.items() if chr(p).isalnum()} # wide signs are usual among Chinese
+
+def visible(text:str, what:str='')->str:
+    "`text` as one sees it: composed, with plain spaces, letters and digits, and nothing invisible"
+    text = nfc(text, what)
+    if text.isascii() and text.isprintable(): return text.strip(' ')
+    text = _unseen.sub('', re.sub(r'\s', ' ', text))
+    narrow = text.translate(_narrow)
+    return nfc(narrow if narrow.isascii() else text.translate(_narrow_letters)).strip(' ')
 
 # %% ../nbs/00_core.ipynb #fdfe25c8
 def lowercase(
@@ -213,7 +230,7 @@ class Spec(Opening):
         _vocab(self.chars)
     @property
     def vocab(self): return _vocab(self.chars)
-    def text(self, label:str)->str: return (lowercase if self.fold else nfc)(label, 'the label ')
+    def text(self, label:str)->str: return (lowercase if self.fold else str)(visible(label, 'the label '))
 
 # %% ../nbs/00_core.ipynb #16f60c4d
 _one_at_a_time = threading.Lock()

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from captcha_fastai.core import ImageError, LabelError, Spec, Vocab
-from captcha_fastai.data.labels import (CaptchaBlock, CaptchaText, EncodeText, RegexLabel, TensorCaptcha, check_labels, find_separator,
-                                        label_prefix, label_stem, labelled, read_labels)
+from captcha_fastai.data.labels import (CaptchaBlock, CaptchaText, EncodeText, RegexLabel, TensorCaptcha, check_labels, label_prefix,
+                                        label_stem, labelled)
+from captcha_fastai.data.tables import find_separator, read_labels
 from captcha_fastai.draw.synth import Synth, write_synth
 
 
@@ -196,7 +197,7 @@ def test_labels_give_alphabet_and_length():
 
 @pytest.mark.parametrize('images, labels, kwargs, why', [
     (['a.png', 'b.png'], ['007', 7], {}, 'b.png: the label 7 is int'),
-    (['a.png', 'b.png'], ['007', ''], {}, 'b.png: the label is empty'),
+    (['a.png', 'b.png'], ['', ' '], {}, 'a.png: its label is empty, and so are the others'),
     (['a.png', 'b.png'], ['007', '8'], dict(chars='07'), "b.png: label '8' has '8'"),
     (['a.png', 'a.png'], ['1', '2'], {}, "labelled '1' and '2'"),
     (['a.png'], ['007'], dict(max_len=2), 'at most 2 fit'),
@@ -249,3 +250,52 @@ def test_names_that_may_be_labels_are_taken(tmp_path, names):
 def test_a_regular_expression_takes_the_labels_out_of_any_names(tmp_path):
     folder = named(tmp_path/'photos', [f'IMG_{i:04}' for i in range(12)])
     assert labelled(folder, 'IMG_(.+)[.]')[1] == [f'{i:04}' for i in range(12)]
+
+
+def test_names_of_a_text_and_a_random_number_are_recognised(tmp_path):
+    folder = named(tmp_path/'dddd', [f'{t}_{i*2**70:032x}' for i,t in enumerate(['ab12', 'x_1', 'ab12'], 7)])
+    with pytest.warns(UserWarning, match='what is before _ is learned'): assert labelled(folder)[1] == ['ab12', 'ab12', 'x_1']
+
+
+# Folders and tables of all kinds
+
+def test_folders_that_are_named_by_texts_are_recognised(tmp_path):
+    for o in ('7', '8', 'ab'): named(tmp_path/o, ['0', '1'])
+    with pytest.warns(UserWarning, match="the names of its 3 folders are the labels, such as '7'"): assert labelled(tmp_path)[1] == ['7', '7', '8', '8', 'ab', 'ab']
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(labelled(tmp_path, 'folder')[0]) == 6
+
+
+@pytest.mark.parametrize('folders', [['train', 'test'], ['images'], ['batch1', 'batch2'], ['12']])
+def test_folders_of_parts_are_no_labels(tmp_path, folders):
+    for o in folders: named(tmp_path/o, ['a1', 'b2'])
+    with pytest.raises(LabelError, match="images lie in folders.*give the label as 'folder'"): labelled(tmp_path)
+    assert labelled(tmp_path/folders[0])[1] == ['a1', 'b2']
+
+
+def test_a_rule_of_folders_needs_folders(tmp_path):
+    with pytest.raises(ImageError, match='no folders of images'): labelled(named(tmp_path/'flat', ['a', 'b']), 'folder')
+
+
+def test_a_table_that_counts_its_rows_has_no_labels(tmp_path):
+    folder, rows = named(tmp_path/'t', [f'x{i:02}' for i in range(20)]), [f'x{i:02}.png,{i+1:04}' for i in range(20)]
+    (folder/'labels.csv').write_text('\n'.join(rows))
+    with pytest.raises(LabelError, match="labels.csv: '0001' to '0020' only count, as the rows do.*another order"): labelled(folder)
+    (folder/'labels.csv').write_text('\n'.join(rows[::-1]))
+    with pytest.warns(UserWarning, match='is that what the images say'): assert len(labelled(folder)[1]) == 20
+
+
+def test_empty_labels_are_taken_unless_all_are():
+    assert check_labels(['a.png', 'b.png'], ['12', ' '])[0] == ['12', '']
+    assert EncodeText(Vocab('12'), 2)('').tolist() == [0, 0]
+
+
+def test_look_alikes_are_found_before_case_is_ignored():
+    assert check_labels(['a', 'b'], ['HBD', '\u041dF'], fold=True)[:2] == (['hbd', 'hf'], Vocab('bdfh'))       # a Cyrillic en
+
+
+def test_what_labelled_finds_is_clean(tmp_path):
+    folder = named(tmp_path/'t', ['0', '1', '2'])
+    (folder/'labels.csv').write_text('0.png,bd\u200e\n1.png,\u0441f\n2.png,gm ')
+    with pytest.warns(UserWarning, match='(?s)LEFT-TO-RIGHT MARK.*CYRILLIC SMALL LETTER ES.*SPACE'): assert labelled(folder)[1] == ['bd', 'cf', 'gm']

@@ -17,11 +17,12 @@ from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Voca
 from captcha_fastai.data.images import CaptchaImageBW
 from captcha_fastai.data.labels import CaptchaBlock, TensorCaptcha
 from captcha_fastai.data.loaders import CaptchaDataLoaders
+from captcha_fastai.judge.report import evaluate
 from captcha_fastai.train.learner import (Autocast, CaptchaLearner, TrimMemory, captcha_learner, captcha_splitter, check_fit, check_scale, fused_adamw, has_norm, losses,
                                           spec_from_dls, task_of, training_dls, trim_memory, usual_tfms)
 from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss, HeadsLoss
 from captcha_fastai.train.metrics import CaptchaAccuracy
-from captcha_fastai.train.models import archs, make_model
+from captcha_fastai.train.models import archs, make_model, model_reader
 
 SMALL = dict(widths=(8, 8, 8, 16, 16), hidden=16)
 rng = random.Random(0)
@@ -246,3 +247,16 @@ def test_the_hardest_are_shown(trained):
 
 def test_an_architecture_with_wrong_arguments_is_refused():
     with pytest.raises(ModelError, match='cannot be built'): captcha_learner(loaders(), arch_args=dict(depth=3))
+
+
+@pytest.mark.parametrize('arch, sizes, lr', [('crnn_small', dict(widths=(8, 16, 24, 24, 32), hidden=32), 6e-3), ('heads_small', {}, 6e-3)])
+def test_empty_labels_are_learned_as_any_other(arch, sizes, lr):
+    set_seed(1, reproducible=True)
+    texts = [t if i % 4 else '' for i, t in enumerate(TEXTS*3)]
+    images = [blocks(t) - (i % 40) for i, t in enumerate(texts)]
+    learn = captcha_learner(CaptchaDataLoaders.from_lists(images, texts, bs=16, batch_tfms=[]), arch, sizes, bf16=False)
+    quietly(learn, 'fit_one_cycle', 20, lr)
+    valid = learn.dls.valid_captchas
+    report = evaluate(model_reader(learn.model, learn.spec), [o.image for o in valid], [o.text for o in valid])
+    assert np.isfinite(learn.recorder.losses).all() and '' in report.truths and report.accuracy > .9
+    assert all(read == '' for truth, read in zip(report.truths, report.texts) if not truth)

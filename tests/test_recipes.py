@@ -217,6 +217,14 @@ def test_advice_is_in_the_order_of_what_helps_most():
     assert '--style fit' not in '\n'.join(advice(poor, 'plateau', 'my images', True)), 'it had synthetic captchas'
 
 
+def test_a_good_reader_says_which_label_looks_wrong():
+    readings = [Reading('ab', .98, name=f'{i}.png') for i in range(20)]
+    [line] = advice(Report(['ab']*19 + ['a6'], readings), 'learning', 'd', False)
+    assert line.startswith('Labels that look wrong') and "19.png ('a6' read as 'ab', 98.0%)" in line
+    readings[-1] = Reading('ab', .7, name='19.png')
+    assert advice(Report(['ab']*19 + ['a6'], readings), 'learning', 'd', False) == [], 'it is not as sure as usual'
+
+
 def test_advice_tells_the_size_and_the_length():
     poor = Report(['ab', 'cd'], [Reading('xb', .9, name='0.png'), Reading('c', .1, name='1.png')])
     spec = Spec('abcdx', 2, 48, 160, arch='crnn_small')

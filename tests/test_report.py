@@ -165,3 +165,12 @@ def test_alignment_marks_every_character_in_its_column():
     reader = Reader(peaky, Spec('kmx', max_len=4, height=40, width=120))
     axs = plot_alignment(reader, white)
     assert [(o.get_text(), o.get_position()[0]) for o in axs[1].texts] == [('k', 4.5), ('m', 9.5), ('m', 14.5), ('x', 19.5)]
+
+
+def test_labels_with_look_alikes_count_as_the_readers_alphabet_has_them():
+    class Reads7c:
+        "A reader that reads `7c` in any image"
+        spec, vocab = Spec('abc7', 2), Vocab('abc7')
+        def options(self, **kwargs): return dict(constraint=None, min_confidence=None)
+        def read_many(self, images, bs, **options): return [Reading('7c', 1.) for _ in images]
+    assert evaluate(Reads7c(), [white]*2, ['7\u0441', '\uff17c\u200e']).right == 2

@@ -41,6 +41,14 @@ def _told(report)->list: # Lines
     if len(lengths) > 1 or not other: return []
     return [f"  the length told when you read, --length {lengths.pop()}: {other} of {report.n} had another one"]
 
+# %% ../../nbs/recipes/00_result.ipynb #5ee76ec8
+def suspects(report:Report)->str:
+    "The images whose labels look wrong, the surest first"
+    right = sorted(p for p,ok in zip(report.confidences, report.ok) if ok)
+    usual = .95*right[len(right)//2] if right and report.accuracy >= .9 else 0
+    return ', '.join(f'{name} ({truth!r} read as {read!r}, {p:.1%})'
+                     for name,truth,read,p in report.worst(3) if p > max(.5, usual))
+
 # %% ../../nbs/recipes/00_result.ipynb #8fca03b4
 _courses = dict(
     memorising="It has learned its training images by heart: their loss fell, that of the validation images did not.",
@@ -55,16 +63,16 @@ def advice(
     spec:Spec=None, # Of the model; if it is not of `crnn_base`, it began from scratch
     size:tuple=(0, 0) # (height, width) of the images, pixels
 )->list: # Lines
-    "What would help a reader that is not good; nothing if it is"
-    if report.accuracy >= .9: return []
+    "What would help a reader that is not good; of a good one, which labels look wrong"
+    sure = suspects(report)
+    if report.accuracy >= .9: return [f'Labels that look wrong, it is sure of another text: {sure}'] if sure else []
     train = 'captcha-train', data
     begin = 'It reads next to nothing' if report.accuracy < .05 else 'This reader is not good yet'
     lines = [f'{begin}. {_courses[course]} What would help:']
     if spec and spec.arch != 'crnn_base': lines.append(f"  the base model to begin from: {command_line(*train)}")
     if not pretrained: lines.append(f"  synthetic captchas first: {command_line(*train, '--style', 'fit')}")
     lines.append(f"  more labels; how many, says: {command_line('captcha-curve', data)}")
-    doubtful = [f'{name} ({truth!r} read as {read!r})' for name,truth,read,p in report.worst(3) if p > .5]
-    if doubtful: lines.append(f"  a look at labels that may be wrong: {', '.join(doubtful)}")
+    if sure: lines.append(f"  a look at labels that may be wrong: {sure}")
     return lines + _larger(data, spec, size) + _told(report)
 
 # %% ../../nbs/recipes/00_result.ipynb #4504fe82

@@ -114,6 +114,7 @@ def synthetic_loaders(
     drawn:tuple=None # (height, width) in which they are drawn; that of `spec` if not given
 )->CaptchaDataLoaders:
     "Endless synthetic captchas for a reader"
+    lengths = max(1, lengths[0]), lengths[1]
     tfms = batch_tfms_for(spec) if batch_tfms is None else list(batch_tfms)
     if source.refiner: tfms = [Refine(load_refiner(source.refiner)), *tfms]
     return CaptchaDataLoaders.from_synth(
@@ -135,7 +136,7 @@ def synthetic_for(
 )->CaptchaDataLoaders:
     "Endless synthetic captchas for a learner"
     source = parse_style(style)
-    items = list(learn.dls.train_ds.items)
+    items = [o for o in learn.dls.train_ds.items if o.text]       # an empty label tells of no style
     texts = [written[o.image] if written else learn.spec.text(o.text) for o in items]
     lengths = min(map(len, texts)), max(map(len, texts))
     if learn.spec.fold: chars = written_chars(learn.spec, ''.join(texts) + chars)

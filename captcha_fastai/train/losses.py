@@ -117,7 +117,7 @@ def alignment_loss(self:CTCLoss, logp, targ):
     "Cross entropy against the uniform alignment, one value per item"
     path = uniform_alignment(targ, logp.shape[1]).long()
     found = logp[..., 1:].argmax(-1) + 1                                         # blanks aside
-    hits = (found == path)[path > 0].float().mean()
+    hits = (found == path)[path > 0].float().mean().nan_to_num()
     chance = 1/max(2, logp.shape[-1] - 1)
     self.seen = ((hits - chance)/(1 - chance)).detach()
     return F.nll_loss(logp.transpose(1, 2), path, reduction='none').mean(-1)
