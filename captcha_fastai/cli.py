@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/08_cli.ipynb #07fa4d87
 import io, sys, warnings
 warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by the import of fastai
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from .draw.synth import Synth, digits, lower, write_synth
 from .data.labels import labelled
 from .train.schedule import Recipe
 from .judge.report import evaluate
+from .recipes.result import Outlasting
 from .recipes.synthetic import parse_style
 from .recipes.base import reader_of
 from .recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
@@ -39,11 +40,12 @@ def command(name:str, how:str=''):
     if not is_cli():
         yield print
         return
-    out = _quiet_terminal()
+    out, err = _quiet_terminal(), sys.stderr
+    if how: out, err = Outlasting(out), Outlasting(err)      # a long run goes on if nobody listens any more
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        with warnings.catch_warnings(), redirect_stderr(err), redirect_stdout(err):
             warnings.showwarning = lambda msg, *_, **__: print(f'{name}: warning: {msg}', file=sys.stderr)
-            yield partial(print, file=out)
+            yield partial(print, file=out, flush=bool(how))
     except (CaptchaError, OSError, ImportError) as e: _leave(2, f'{name}: {e}')
     except KeyboardInterrupt: _leave(130, f'{name}: interrupted{how}')
 

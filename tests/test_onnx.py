@@ -23,7 +23,8 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.synth import Synth, digits
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.ship.modelfile import load_reader, save_model
-from captcha_fastai.ship.onnx import check_float, check_int8, export_onnx, sample_images, without_notes
+from captcha_fastai.ship.graph import without_notes
+from captcha_fastai.ship.onnx import check_float, check_int8, export_onnx, sample_images
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import archs, make_model, model_reader
 
@@ -59,6 +60,21 @@ def test_notes_are_taken_out_of_functions_and_inner_graphs_too():
     model = onnx.helper.make_model(outer, functions=[function], **notes)
     without_notes(model)
     assert b'File "' not in model.SerializeToString()
+
+
+@pytest.mark.parametrize('arch', archs)
+def test_a_file_declares_the_operations_it_uses_and_no_others(arch, tmp_path):
+    export_onnx(untrained(arch), tmp_path/'m.onnx')
+    model = onnx.load(tmp_path/'m.onnx')
+    assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)] and model.ir_version == 8
+    onnx.checker.check_model(model)
+
+
+@pytest.mark.parametrize('arch', ['crnn_tiny', 'conv_small'])
+def test_the_same_model_gives_the_same_bytes(arch, tmp_path):
+    learn = untrained(arch)
+    files = [Path(export_onnx(learn, tmp_path/f'{o}.onnx')).read_bytes() for o in 'ab']
+    assert files[0] == files[1]
 
 
 def test_width_is_free_where_columns_are_steps(tmp_path):
@@ -97,7 +113,13 @@ def test_8_bits_are_smaller_and_read_the_same(trained):
     assert trained.int8.stat().st_size < trained.float.stat().st_size/2
     theirs = [o.text for o in model_reader(trained.learn.model, trained.learn.spec).read_many(trained.images)]
     for path in (trained.float, trained.int8): assert [o.text for o in load_reader(path).read_many(trained.images)] == theirs
-    assert {n.domain for n in onnx.load(trained.int8).graph.node} == {'', 'com.microsoft'}                      # DynamicQuantizeLSTM
+    model = onnx.load(trained.int8)
+    assert {n.domain for n in model.graph.node} == {o.domain for o in model.opset_import} == {'', 'com.microsoft'}                      # DynamicQuantizeLSTM
+
+
+def test_the_same_images_give_the_same_bytes_in_8_bits(trained, tmp_path):
+    export_onnx(trained.learn, tmp_path/'m.onnx', True, trained.images, trained.labels)
+    assert (tmp_path/'m.onnx').read_bytes() == trained.int8.read_bytes()
 
 
 def test_answers_that_are_much_worse_are_refused(trained):

@@ -92,6 +92,8 @@ def readings(
     return out
 
 # %% ../../nbs/read/09_reader.ipynb #72d1638e
+def _closed(x): raise CaptchaError("this reader is closed: open another one")
+
 class ImageModel:
     "A function from images to log-probabilities, and the `Spec` it was trained with"
     def __init__(self,
@@ -104,9 +106,15 @@ class ImageModel:
         self.n_read = 0 # Images read so far
     @classmethod
     def from_onnx(cls,
-        path, # A file that `export_onnx` wrote
+        path, # A file that `export_onnx` wrote, or its bytes
+        providers=None, # Of onnxruntime, such as `['CUDAExecutionProvider']`; the CPU if not given
         threads:int=1 # For one batch; any number of threads may call the reader at once
-    ): return cls(*open_onnx(path, threads))
+    ): return cls(*open_onnx(path, providers, threads))
+    def close(self):
+        "Let go of the model; a closed reader reads no more"
+        self.model = _closed
+    def __enter__(self): return self
+    def __exit__(self, *_): self.close()
     def __repr__(self):
         o = self.spec
         return f'{type(self).__name__}({o.arch}, {len(o.chars)} characters, up to {o.max_len} long)'

@@ -6,6 +6,7 @@
 __all__ = ['train_labelled', 'train_few_labels', 'fine_tune_model']
 
 # %% ../../nbs/recipes/03_labelled.ipynb #70df3a0a
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..train.models import archs, conv_small, crnn_small, pick_stride
 from ..train.learner import captcha_learner, usual_tfms
 from ..train.schedule import Recipe, course_of, default_epochs, train_captcha
 from ..train.fewlabels import fit_two_stage, start_from
+from ..train.run import check_writable, locked, remove_unfinished
 from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
@@ -39,6 +41,17 @@ def run_folder(out, *images)->Path:
     if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
     check_outside(out.with_suffix(''), *images)
     return out.with_suffix('')
+
+# %% ../../nbs/recipes/03_labelled.ipynb #6e038db8
+@contextmanager
+def locked_run(out, *images): # Gives the `run_folder`
+    "The folder of a run, as long as it is this run's alone"
+    run = run_folder(out, *images)
+    file = Path(out).resolve()
+    check_writable(file)
+    with locked(run):
+        remove_unfinished(run, file)
+        yield run
 
 # %% ../../nbs/recipes/03_labelled.ipynb #81b7e0ad
 def check_above_0(**values):
@@ -128,16 +141,16 @@ def train_labelled(
     **kwargs
 )->Result:
     "Train a reader on labelled images and calibrate it"
-    run = run_folder(out, data)
-    check_above_0(epochs=epochs, patience=patience, bs=recipe.bs, lr=recipe.lr)
-    seed_everything(kwargs.get('seed', 42))
-    learn = learner_for(data, recipe, **kwargs)
-    stop = dict(best=patience is not None, patience=patience, resume=resume)
-    with keep_the_better(learn, recipe.arch == 'crnn_base') as kept:
-        fit_by_recipe(learn, data, style, run, recipe, epochs, stop, **kwargs)
-    result = finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
-    if recipe.arch != 'crnn_base' or style or epochs or kept.undone: return result
-    return go_on_with_all(learn, result, kwargs.get('seed', 42), recipe)
+    with locked_run(out, data) as run:
+        check_above_0(epochs=epochs, patience=patience, bs=recipe.bs, lr=recipe.lr)
+        seed_everything(kwargs.get('seed', 42))
+        learn = learner_for(data, recipe, **kwargs)
+        stop = dict(best=patience is not None, patience=patience, resume=resume)
+        with keep_the_better(learn, recipe.arch == 'crnn_base') as kept:
+            fit_by_recipe(learn, data, style, run, recipe, epochs, stop, **kwargs)
+        result = finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
+        if recipe.arch != 'crnn_base' or style or epochs or kept.undone: return result
+        return go_on_with_all(learn, result, kwargs.get('seed', 42), recipe)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #d02dce6b
 def learner_for(data, recipe, label='stem', **kwargs):
@@ -199,12 +212,12 @@ def fine_tune_model(
     if is_base(model):
         recipe = replace(recipe, arch='crnn_base', base_lr=recipe.tune_lr)
         return train_labelled(data, out, None, epochs, patience, resume, recipe, **kwargs)
-    run = run_folder(out, data)
-    check_kept(model, out)
-    check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
-    seed_everything(kwargs.get('seed', 42))
-    learn = learner_from(model, data, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
-    epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
-    train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
-    caution = f'; if {model} was trained on some of them, more so: ask captcha-evaluate, with others'
-    return finish(learn, out, run, data, kwargs.get('label', 'stem'), True, caution)
+    with locked_run(out, data) as run:
+        check_kept(model, out)
+        check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
+        seed_everything(kwargs.get('seed', 42))
+        learn = learner_from(model, data, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
+        epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
+        train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
+        caution = f'; if {model} was trained on some of them, more so: ask captcha-evaluate, with others'
+        return finish(learn, out, run, data, kwargs.get('label', 'stem'), True, caution)

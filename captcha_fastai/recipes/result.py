@@ -96,3 +96,14 @@ def length_option(texts)->list:
     lengths = sorted({len(o) for o in texts})
     if not lengths: return []
     return ['--length', str(lengths[0]) if len(lengths) == 1 else f'{lengths[0]}-{lengths[-1]}']
+
+# %% ../../nbs/recipes/00_result.ipynb #27f0356e
+class Outlasting:
+    "A stream for what a long run says; if what listens to it ends, the rest goes nowhere"
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def write(self, text): return self._try(self.stream.write, text)
+    def flush(self): return self._try(self.stream.flush)
+    def _try(self, f, *args):
+        try: return f(*args)
+        except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
