@@ -91,19 +91,11 @@ def readings(
         out.append(Reading(text, p, chars, name, accepted=bool(best and p >= threshold), nbest=best))
     return out
 
-# %% ../../nbs/read/09_reader.ipynb #72d1638e
+# %% ../../nbs/read/09_reader.ipynb #a89858d1
 def _closed(x): raise CaptchaError("this reader is closed: open another one")
 
-class ImageModel:
-    "A function from images to log-probabilities, and the `Spec` it was trained with"
-    def __init__(self,
-        model, # From images `(B, C, H, W)` to log-probabilities `(B, T, V)`
-        spec:Spec
-    ):
-        self.model = model
-        self.spec = spec
-        self.vocab = spec.vocab
-        self.n_read = 0 # Images read so far
+class _Opened:
+    "What is opened from a file, and can be closed"
     @classmethod
     def from_onnx(cls,
         path, # A file that `export_onnx` wrote, or its bytes
@@ -115,6 +107,18 @@ class ImageModel:
         self.model = _closed
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
+
+# %% ../../nbs/read/09_reader.ipynb #72d1638e
+class ImageModel(_Opened):
+    "A function from images to log-probabilities, and the `Spec` it was trained with"
+    def __init__(self,
+        model, # From images `(B, C, H, W)` to log-probabilities `(B, T, V)`
+        spec:Spec
+    ):
+        self.model = model
+        self.spec = spec
+        self.vocab = spec.vocab
+        self.n_read = 0 # Images read so far
     def __repr__(self):
         o = self.spec
         return f'{type(self).__name__}({o.arch}, {len(o.chars)} characters, up to {o.max_len} long)'

@@ -121,7 +121,8 @@ def train_refiner(
     "Train a net that makes synthetic captchas look like real ones, without labels"
     seed, width, blocks = kwargs.get('seed', 42), kwargs.get('width', 64), kwargs.get('blocks', 4)
     with locked_run(out, images if isinstance(images, (str, Path)) else None) as run:
-        check_above_0(epochs=recipe.refiner_epochs, lr=recipe.refiner_lr, width=width, blocks=blocks, bs=recipe.refiner_bs)
+        check_above_0(epochs=recipe.refiner_epochs, lr=recipe.refiner_lr, bs=recipe.refiner_bs)
+        check_above_0(width=width, blocks=blocks)
         seed_everything(seed)
         pool, lengths = images_in(images), text_lengths(length)
         source = known_source(style, pool, chars, lengths, run)
