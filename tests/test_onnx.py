@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -216,3 +217,33 @@ def test_mutated_model_files_are_refused(files, kind, tmp_path):
             refused += 1
         else: assert case == whole or kind == 'safetensors'
     assert refused > 50
+
+
+# In a browser
+
+NODE = '''import {decoded, resized, specOf, turned} from './reader.mjs';
+import {readFileSync} from 'node:fs';
+const given = JSON.parse(readFileSync('given.json'));
+const spec = specOf(new Uint8Array(readFileSync('m.onnx')));
+const small = turned(resized(turned(resized(given.image, given.width)), given.height)).map(o => Array.from(o));
+const texts = given.logp.map(o => decoded(Float32Array.from(o.flat()), {...spec, temperature: 1, decoder: given.decoder}));
+console.log(JSON.stringify({spec, small, texts}));'''
+
+
+@pytest.mark.skipif(not shutil.which('node'), reason='no Node')
+@pytest.mark.parametrize('decoder, says', [('ctc', '122'), ('heads', '1122')])
+def test_the_browsers_reader_does_what_ours_does(files, tmp_path, decoder, says):
+    shutil.copy(root/'nbs'/'tutorials'/'browser'/'reader.js', tmp_path/'reader.mjs')
+    shutil.copy(files.onnx, tmp_path/'m.onnx')
+    spec = Reader.from_onnx(files.onnx).spec
+    image = np.random.default_rng(0).integers(0, 256, (37, 90)).astype(np.uint8)
+    ids = [spec.vocab.stoi[c] if c else 0 for c in ('1', '1', '2', '', '2')]
+    logp = np.log(np.eye(len(spec.vocab))[ids]*.9 + .1/len(spec.vocab))
+    given = dict(image=image.tolist(), width=50, height=60, decoder=decoder, logp=[logp.tolist()])
+    (tmp_path/'given.json').write_text(json.dumps(given))
+    (tmp_path/'try.mjs').write_text(NODE)
+    out = json.loads(subprocess.run(['node', 'try.mjs'], cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
+    assert Spec.from_json(json.dumps(out['spec'])) == spec
+    ours = np.asarray(Image.fromarray(image).resize((50, 60), Image.Resampling.BILINEAR))
+    assert np.abs(np.array(out['small']) - ours).max() <= 1
+    assert out['texts'][0]['text'] == says and out['texts'][0]['confidence'] == pytest.approx(np.exp(logp.max(-1)).prod(), rel=1e-4)

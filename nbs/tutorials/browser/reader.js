@@ -53,7 +53,7 @@ function pixels(image, channels) {
 }
 
 // Rows in another length, as Pillow does it: every pixel within reach counts, the nearest most
-function resized(rows, to) {
+export function resized(rows, to) {
   const from = rows[0].length, ratio = from/to, reach = Math.max(1, ratio);
   if (from === to) return rows;
   const parts = Array.from({length: to}, (_, i) => {
@@ -66,7 +66,7 @@ function resized(rows, to) {
   return rows.map(row => Float32Array.from(parts, p => Math.round(p.weights.reduce((a, w, k) => a + w*row[p.first + k], 0))));
 }
 
-const turned = rows => Array.from(rows[0], (_, x) => Float32Array.from(rows, row => row[x]));
+export const turned = rows => Array.from(rows[0], (_, x) => Float32Array.from(rows, row => row[x]));
 
 export function prepared(image, spec) {
   const planes = pixels(image, spec.channels).map(rows => turned(resized(turned(resized(rows, spec.width)), spec.height)));
