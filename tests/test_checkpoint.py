@@ -5,12 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load
 from fastai.vision.all import Callback, DataLoaders, L, Learner, nn, set_seed
 
 from captcha_fastai.core import CaptchaError, ModelError, Resumable
 from captcha_fastai.train.checkpoint import (AverageWeights, Checkpoint, as_plain, check_same_settings, load_checkpoint, random_state,
                                              read_checkpoint, resumable_parts, run_checkpoint, save_checkpoint, set_random_state,
-                                             naming, weights_digest)
+                                             naming, safetensors_bytes, weights_digest)
 from helpers import StopAfter, assert_equal_weights
 
 
@@ -63,9 +64,10 @@ def test_another_file_is_no_checkpoint(tmp_path, content):
     with pytest.raises(ModelError, match='not a checkpoint'): load_checkpoint(tmp_path)
 
 
-def test_without_a_file_there_is_nothing_to_resume(tmp_path):
+def test_without_a_file_there_is_nothing_to_resume(tmp_path, capsys):
     with pytest.raises(ModelError, match='nothing to resume'): read_checkpoint(tmp_path/'last.ckpt', 'epoch')
-    with pytest.raises(ModelError, match='nothing to resume'): run_checkpoint(tmp_path, {}, resume=True)
+    assert run_checkpoint(tmp_path, {}, resume=True).start == 0
+    assert capsys.readouterr().out == f'{tmp_path}: nothing to resume: it begins anew\n'
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
@@ -86,6 +88,16 @@ def test_a_digest_is_of_weights_names_and_spec():
     assert same == weights_digest(w, 'spec')
     others = [({'b': w['a']}, 'spec'), ({'a': w['a'].view(3, 2)}, 'spec'), ({'a': w['a'].double()}, 'spec'), ({'a': w['a']+1}, 'spec'), (w, 'other')]
     assert same not in [weights_digest(*o) for o in others]
+
+
+def test_the_same_weights_and_texts_give_the_same_bytes():
+    w = {'b': torch.arange(6.).view(2, 3), 'a': torch.ones(3, dtype=torch.int8)}
+    meta = {k: f'{k} "天"' for k in 'hgfedcba'}
+    file = safetensors_bytes(w, meta)
+    assert all(safetensors_bytes(w, dict(reversed(meta.items()))) == file for _ in range(5))
+    back = load(file)
+    assert all(torch.equal(back[k], w[k]) for k in w) and file.index(b'"a"') < file.index(b'"h"')
+    assert (8 + int.from_bytes(file[:8], 'little')) % 8 == 0
 
 
 def test_plain_values_can_be_read_safely(tmp_path):

@@ -244,6 +244,38 @@ def test_killed_training_resumes_to_the_same_weights(sh, data, tmp_path):
     assert all((whole[k] == resumed[k]).all() for k in whole)
 
 
+def test_with_nothing_to_resume_a_run_begins_anew_and_says_so(sh, data, tmp_path):
+    args = ['captcha-train', data/'table', '--arch', 'crnn_tiny', '--epochs', '1', '--resume']
+    assert 'm: nothing to resume: it begins anew' in sh(*args, '--out', 'm.safetensors', cwd=tmp_path)[1]
+    assert (tmp_path/'m.safetensors').exists()
+
+
+def started(*args, cwd, **kwargs):
+    "A training in another process, once its first epoch is over"
+    p = subprocess.Popen([scripts/'captcha-train', *map(str, args)], cwd=cwd, **kwargs)
+    until = time.time() + 120
+    while time.time() < until and p.poll() is None and not (cwd/'model'/'last.ckpt').exists(): time.sleep(.05)
+    return p
+
+
+def test_a_second_training_with_the_same_output_is_refused(sh, data, tmp_path):
+    p = started(data/'table', '--arch', 'crnn_tiny', '--epochs', 100, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try: err = sh('captcha-train', data/'table', cwd=tmp_path, rc=2)[1]
+    finally:
+        p.kill()
+        p.wait()
+    assert f'captcha-train: model: process {p.pid} on ' in err and 'writes to it' in err
+    (tmp_path/'model'/'.last-abcd1234.ckpt').touch()
+    sh('captcha-train', data/'table', '--arch', 'crnn_tiny', '--epochs', '1', cwd=tmp_path)
+    assert sorted(o.name for o in (tmp_path/'model').iterdir()) == ['last.ckpt', 'log.csv']
+
+
+def test_a_training_goes_on_when_nobody_listens_any_more(data, tmp_path):
+    p = started(data/'table', '--arch', 'crnn_tiny', '--epochs', 30, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    p.stdout.close()
+    assert p.wait(120) == 0 and (tmp_path/'model.safetensors').exists()
+
+
 def test_interrupt_says_so(data, tmp_path):
     p = subprocess.Popen([scripts/'captcha-train', data/'table', '--epochs', '100'], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))           # tests started in the background ignore it
@@ -290,7 +322,8 @@ WRONG = [
     ('captcha-curve more --out more', 'where the images are: give --out another name'),
     ('captcha-finetune m.safetensors data --out m.safetensors', 'give --out another name'),
     ('captcha-selftrain m.safetensors pool --out m.safetensors', 'give --out another name'),
-    ('captcha-train data --resume --out new.safetensors', 'nothing to resume'),
+    ('captcha-train data --out none.csv/m.safetensors', 'none.csv cannot be written to (it is a file): give --out another name'),
+    ('captcha-export m.safetensors --out none.csv/m.onnx', 'none.csv cannot be written to (it is a file): give --out another name'),
     # model files
     ('captcha-read gone.safetensors a.png', 'gone.safetensors: no such file'),
     ('captcha-read gone.onnx a.png', 'gone.onnx: no such file'),

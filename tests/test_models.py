@@ -1,4 +1,9 @@
 "Every architecture, its registry, and a model as a reader"
+import subprocess
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +141,29 @@ def test_a_reader_computes_in_float32_under_autocast():
     reader, image = model_reader(make_model(spec), spec), np.full((16, 32), 99, np.uint8)
     plain = reader.logp([image])
     with torch.autocast('cpu', torch.bfloat16): assert np.array_equal(reader.logp([image]), plain)
+
+
+def test_a_torch_reader_goes_to_a_spawned_process():
+    reader = model_reader(made('crnn_tiny'), Spec('0123456789', 6, arch='crnn_tiny'))
+    black = np.zeros((50, 200), np.uint8)
+    with get_context('spawn').Pool(1) as pool: there = pool.map_async(reader, [black]).get(120)
+    assert there[0].confidence == pytest.approx(reader(black).confidence)
+
+
+@pytest.mark.parametrize('threads, says', [(2, "torch hangs in a process that was forked: start it with get_context('spawn')"), (1, 'read')])
+@pytest.mark.parametrize('given', ['inherited', 'pickled', 'loaded there'])
+def test_a_fork_says_what_to_do_instead_of_hanging(threads, says, given):
+    code = f"""import sys, multiprocessing, numpy, torch
+torch.set_num_threads({threads})
+from captcha_fastai.ship.modelfile import load_reader
+reader, images = load_reader('base'), [numpy.zeros((64, 200), numpy.uint8)]*20
+reader.read_many(images)
+def inherited(_): return reader.read_many(images)
+def pickled(reader): return reader.read_many(images)
+def loaded(_): return load_reader('base').read_many(images)
+with multiprocessing.get_context('fork').Pool(1) as pool:
+    try: print('read' if pool.map_async({given.split()[0]}, [reader]).get(60) else 'nothing')
+    except ValueError as e: print(e)"""
+    out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True, timeout=120,
+                         cwd=Path(__file__).resolve().parent.parent).stdout
+    assert out.startswith(says)

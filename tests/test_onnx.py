@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -23,7 +24,8 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.synth import Synth, digits
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.ship.modelfile import load_reader, save_model
-from captcha_fastai.ship.onnx import check_float, check_int8, export_onnx, sample_images, without_notes
+from captcha_fastai.ship.graph import without_notes
+from captcha_fastai.ship.onnx import check_float, check_int8, export_onnx, sample_images
 from captcha_fastai.train.learner import captcha_learner
 from captcha_fastai.train.models import archs, make_model, model_reader
 
@@ -59,6 +61,21 @@ def test_notes_are_taken_out_of_functions_and_inner_graphs_too():
     model = onnx.helper.make_model(outer, functions=[function], **notes)
     without_notes(model)
     assert b'File "' not in model.SerializeToString()
+
+
+@pytest.mark.parametrize('arch', archs)
+def test_a_file_declares_the_operations_it_uses_and_no_others(arch, tmp_path):
+    export_onnx(untrained(arch), tmp_path/'m.onnx')
+    model = onnx.load(tmp_path/'m.onnx')
+    assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)] and model.ir_version == 8
+    onnx.checker.check_model(model)
+
+
+@pytest.mark.parametrize('arch', ['crnn_tiny', 'conv_small'])
+def test_the_same_model_gives_the_same_bytes(arch, tmp_path):
+    learn = untrained(arch)
+    files = [Path(export_onnx(learn, tmp_path/f'{o}.onnx')).read_bytes() for o in 'ab']
+    assert files[0] == files[1]
 
 
 def test_width_is_free_where_columns_are_steps(tmp_path):
@@ -97,7 +114,13 @@ def test_8_bits_are_smaller_and_read_the_same(trained):
     assert trained.int8.stat().st_size < trained.float.stat().st_size/2
     theirs = [o.text for o in model_reader(trained.learn.model, trained.learn.spec).read_many(trained.images)]
     for path in (trained.float, trained.int8): assert [o.text for o in load_reader(path).read_many(trained.images)] == theirs
-    assert {n.domain for n in onnx.load(trained.int8).graph.node} == {'', 'com.microsoft'}                      # DynamicQuantizeLSTM
+    model = onnx.load(trained.int8)
+    assert {n.domain for n in model.graph.node} == {o.domain for o in model.opset_import} == {'', 'com.microsoft'}                      # DynamicQuantizeLSTM
+
+
+def test_the_same_images_give_the_same_bytes_in_8_bits(trained, tmp_path):
+    export_onnx(trained.learn, tmp_path/'m.onnx', True, trained.images, trained.labels)
+    assert (tmp_path/'m.onnx').read_bytes() == trained.int8.read_bytes()
 
 
 def test_answers_that_are_much_worse_are_refused(trained):
@@ -194,3 +217,33 @@ def test_mutated_model_files_are_refused(files, kind, tmp_path):
             refused += 1
         else: assert case == whole or kind == 'safetensors'
     assert refused > 50
+
+
+# In a browser
+
+NODE = '''import {decoded, resized, specOf, turned} from './reader.mjs';
+import {readFileSync} from 'node:fs';
+const given = JSON.parse(readFileSync('given.json'));
+const spec = specOf(new Uint8Array(readFileSync('m.onnx')));
+const small = turned(resized(turned(resized(given.image, given.width)), given.height)).map(o => Array.from(o));
+const texts = given.logp.map(o => decoded(Float32Array.from(o.flat()), {...spec, temperature: 1, decoder: given.decoder}));
+console.log(JSON.stringify({spec, small, texts}));'''
+
+
+@pytest.mark.skipif(not shutil.which('node'), reason='no Node')
+@pytest.mark.parametrize('decoder, says', [('ctc', '122'), ('heads', '1122')])
+def test_the_browsers_reader_does_what_ours_does(files, tmp_path, decoder, says):
+    shutil.copy(root/'nbs'/'tutorials'/'browser'/'reader.js', tmp_path/'reader.mjs')
+    shutil.copy(files.onnx, tmp_path/'m.onnx')
+    spec = Reader.from_onnx(files.onnx).spec
+    image = np.random.default_rng(0).integers(0, 256, (37, 90)).astype(np.uint8)
+    ids = [spec.vocab.stoi[c] if c else 0 for c in ('1', '1', '2', '', '2')]
+    logp = np.log(np.eye(len(spec.vocab))[ids]*.9 + .1/len(spec.vocab))
+    given = dict(image=image.tolist(), width=50, height=60, decoder=decoder, logp=[logp.tolist()])
+    (tmp_path/'given.json').write_text(json.dumps(given))
+    (tmp_path/'try.mjs').write_text(NODE)
+    out = json.loads(subprocess.run(['node', 'try.mjs'], cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
+    assert Spec.from_json(json.dumps(out['spec'])) == spec
+    ours = np.asarray(Image.fromarray(image).resize((50, 60), Image.Resampling.BILINEAR))
+    assert np.abs(np.array(out['small']) - ours).max() <= 1
+    assert out['texts'][0]['text'] == says and out['texts'][0]['confidence'] == pytest.approx(np.exp(logp.max(-1)).prod(), rel=1e-4)

@@ -6,8 +6,10 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 from dataclasses import replace
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +256,53 @@ def test_a_length_that_is_told_is_no_prior():
     assert (r.text, r.accepted) == ('a', False)
     told, = readings(logp, spec, [''], constraint=Constraint(spec.vocab, length=1))
     assert told.text == 'a' and told.accepted and told.confidence > r.confidence
+
+# In other processes
+
+@pytest.mark.parametrize('method', ['spawn', 'fork'])
+@pytest.mark.parametrize('source', [model_file, model_file.read_bytes()], ids=['path', 'bytes'])
+def test_a_reader_goes_to_another_process(images, source, method):
+    reader = Reader.from_onnx(source)
+    reader.spec = replace(reader.spec, threshold=.5)
+    with get_context(method).Pool(1) as pool: there = pool.map_async(reader, images).get(60)
+    assert [summary(o) for o in there] == [summary(reader(o)) for o in images]
+
+
+def test_a_pickled_reader_holds_the_path_of_its_file_not_its_weights(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(root/'tests')
+    reader = Reader.from_onnx(Path('data')/model_file.name)
+    data = pickle.dumps(reader)
+    monkeypatch.chdir(tmp_path)
+    assert len(data) < 5_000 and summary(pickle.loads(data)(images[0])) == summary(reader(images[0]))
+
+
+def test_a_fork_refuses_to_wait_for_threads_that_it_lacks(images):
+    code = f"""import multiprocessing, sys
+from captcha_fastai.read import Reader
+reader = Reader.from_onnx({str(model_file)!r}, threads=2)
+reader({str(images[0])!r})
+def read():
+    try: print(reader({str(images[0])!r}))
+    except ValueError as e: print(e, flush=True)
+p = multiprocessing.get_context('fork').Process(target=read)
+p.start()
+p.join(60)
+p.kill()"""
+    out = subprocess.run([sys.executable, '-c', code], check=True, cwd=root, capture_output=True, text=True, timeout=120).stdout
+    assert 'a fork has not copied its threads: open it here, or with threads=1' in out
+
+
+@pytest.mark.parametrize('copied', [copy, deepcopy])
+def test_a_closed_reader_reads_no_more_and_its_copies_do(images, copied):
+    with Reader.from_onnx(model_file) as reader: other = copied(reader)
+    for _ in range(2): reader.close()
+    with pytest.raises(CaptchaError, match='this reader is closed'): reader(images[0])
+    with pytest.raises(CaptchaError, match='this reader is closed'): reader.read_many(images)
+    assert other(images[0]).nbest
+
+
+def test_a_provider_that_this_onnxruntime_lacks_is_named(images):
+    for providers in ('NoProvider', ['CPUExecutionProvider', 'NoProvider'], [('NoProvider', {})]):
+        with pytest.raises(CaptchaError, match="cannot run on 'NoProvider': choose from .*CPUExecutionProvider"): Reader.from_onnx(model_file, providers)
+    assert Reader.from_onnx(model_file, 'CPUExecutionProvider', threads=2)(images[0]).nbest
+    with pytest.raises(CaptchaError, match='threads is -1'): Reader.from_onnx(model_file, threads=-1)

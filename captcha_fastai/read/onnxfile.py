@@ -7,10 +7,11 @@ __all__ = []
 
 # %% ../../nbs/read/08_onnxfile.ipynb #0545e622
 import hashlib
+import os
 from contextlib import suppress
 from functools import cache
 
-from ..core import ModelError, Spec
+from ..core import CaptchaError, ModelError, Spec, check_range
 from .images import naming
 
 # %% ../../nbs/read/08_onnxfile.ipynb #634cf29f
@@ -33,7 +34,8 @@ def file_spec(meta:dict, path)->Spec:
 max_model = 2**28 # Larger model files are refused, in bytes
 
 def file_bytes(path)->bytes:
-    "All of a model file"
+    "All of a model file; its bytes may be given instead"
+    if isinstance(path, bytes): return path
     with naming(path, ModelError, 'cannot be read'):
         with open(path, 'rb') as f: data = f.read(max_model+1)
     if len(data) > max_model: raise ModelError(f"{path}: more than {max_model} bytes")
@@ -208,9 +210,17 @@ def _need_onnxruntime():
     try: import onnxruntime
     except ImportError: raise ImportError("ONNX models are read with onnxruntime: pip install onnxruntime") from None
 
-def _session(data:bytes, threads:int, path):
+def _check_providers(wanted, there):
+    "Refuse a provider that is not among those that there are"
+    names = [o if isinstance(o, str) else o[0] for o in wanted]
+    for name in set(names) - set(there):
+        raise CaptchaError(f"providers: this onnxruntime cannot run on {name!r}: choose from {', '.join(there)}")
+
+def _session(data:bytes, path, providers=None, threads:int=1):
     "An onnxruntime session for a file that has been checked"
     import onnxruntime as ort
+    wanted = [providers] if isinstance(providers, str) else list(providers or ['CPUExecutionProvider'])
+    _check_providers(wanted, ort.get_available_providers())
     limit_memory()
     options = ort.SessionOptions()
     options.add_session_config_entry('session.use_env_allocators', '1')
@@ -219,7 +229,9 @@ def _session(data:bytes, threads:int, path):
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     with naming(path, ModelError, 'onnxruntime cannot open it'):
-        return ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
+        session = ort.InferenceSession(data, options, providers=wanted)
+    _check_providers(wanted, session.get_providers())
+    return session
 
 # %% ../../nbs/read/08_onnxfile.ipynb #b6231249
 def _fits(tensor, shape)->bool: # None fits any size
@@ -241,29 +253,45 @@ def _check_shapes(session, spec, path):
             raise ModelError(f"{path}: {o.name!r} is a {o.type} of shape {o.shape}: its Spec asks for {shape}")
 
 # %% ../../nbs/read/08_onnxfile.ipynb #46925068
-def _runner(session, spec, path):
-    "A function from images to log-probabilities"
+def _run(session, x, spec, path):
+    "Log-probabilities of images, if a session's answer has their shape"
     name = session.get_inputs()[0].name
-    n_symbols = len(spec.vocab)
-    def _logp(x):
-        with naming(path, ModelError, 'onnxruntime cannot run it'): y, = session.run(None, {name: x})
-        B, W = len(x), x.shape[3]
-        fits = y.ndim == 3 and len(y) == B and y.shape[2] == n_symbols
-        if not fits or not 0 < y.shape[1] <= max(spec.max_len, W):
-            raise ModelError(f"{path}: answers with shape {y.shape}, not ({B}, T, {n_symbols})")
-        return y
-    return _logp
+    with naming(path, ModelError, 'onnxruntime cannot run it'): y, = session.run(None, {name: x})
+    B, W, n_symbols = len(x), x.shape[3], len(spec.vocab)
+    fits = y.ndim == 3 and len(y) == B and y.shape[2] == n_symbols
+    if not fits or not 0 < y.shape[1] <= max(spec.max_len, W):
+        raise ModelError(f"{path}: answers with shape {y.shape}, not ({B}, T, {n_symbols})")
+    return y
 
-# %% ../../nbs/read/08_onnxfile.ipynb #d84e84f7
-def open_onnx(
-    path, # A file that `export_onnx` wrote
-    threads:int=1 # For one batch
-)->tuple: # (function from `(B, C, H, W)` images to `(B, T, V)` log-probabilities, Spec)
+# %% ../../nbs/read/08_onnxfile.ipynb #8b5a94a6
+class OnnxModel:
+    "A function from images `(B, C, H, W)` to log-probabilities `(B, T, V)`, by onnxruntime"
+    def __init__(self,
+        source, # A file that `export_onnx` wrote, or its bytes
+        providers=None, # Of onnxruntime, the preferred first; the CPU if not given
+        threads:int=1 # For one batch
+    ):
+        check_range(0, threads=threads)
+        self.name = 'the given bytes' if isinstance(source, bytes) else source
+        self.source = source if isinstance(source, bytes) else os.path.abspath(source)
+        self.how = providers, threads
+        self.pid = os.getpid()
+        data = file_bytes(source)
+        check_seal(data, self.name)
+        self.spec = file_spec(check_graph(data, self.name), self.name)
+        self.session = _session(data, self.name, providers, threads)
+        _check_shapes(self.session, self.spec, self.name)
+
+    def __call__(self, x):
+        if self.pid != os.getpid() and self.how[1] != 1:
+            raise CaptchaError(f"{self.name}: a fork has not copied its threads: open it here, or with threads=1")
+        return _run(self.session, x, self.spec, self.name)
+    def __reduce__(self): return OnnxModel, (self.source, *self.how)
+    def __deepcopy__(self, memo): return self                          # it never changes
+
+# %% ../../nbs/read/08_onnxfile.ipynb #db694c44
+def open_onnx(source, providers=None, threads:int=1)->tuple: # (`OnnxModel`, its `Spec`)
     "A model that onnxruntime runs, and its `Spec`"
     _need_onnxruntime()
-    data = file_bytes(path)
-    check_seal(data, path)
-    spec = file_spec(check_graph(data, path), path)
-    session = _session(data, threads, path)
-    _check_shapes(session, spec, path)
-    return _runner(session, spec, path), spec
+    model = OnnxModel(source, providers, threads)
+    return model, model.spec

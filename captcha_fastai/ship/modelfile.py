@@ -12,15 +12,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
 from ..core import ModelError, Spec, atomic_path
 from ..read.onnxfile import file_meta, file_spec, max_memory
 from ..read.reader import Reader
 import captcha_fastai.train.published                           # registers the architectures that others published
 import captcha_fastai.train.base                                # ... and that of the base model
-from ..train.models import build_model, count_steps, model_reader
-from ..train.checkpoint import naming, weights_digest
+from ..train.models import build_model, check_forked, count_steps, model_reader
+from ..train.checkpoint import naming, safetensors_bytes, weights_digest
 from ..train.schedule import Recipe
 from ..judge.calibrate import calibrate
 from ..judge.report import Report
@@ -37,7 +36,7 @@ def save_model(
     if in_8_bits: weights = packed(weights)
     meta = file_meta(learn.spec)
     meta['sha256'] = weights_digest(weights, meta['spec'])
-    with atomic_path(path) as tmp: tmp.write_bytes(save(weights, meta))
+    with atomic_path(path) as tmp: tmp.write_bytes(safetensors_bytes(weights, meta))
     return str(path)
 
 # %% ../../nbs/ship/00_modelfile.ipynb #5b2abf3c
@@ -124,6 +123,7 @@ def model_file(path)->Path:
 # %% ../../nbs/ship/00_modelfile.ipynb #1a681cca
 def load_model(path)->tuple: # (model in evaluation mode, Spec)
     "Model and `Spec` from a file that `save_model` wrote, or `base`"
+    check_forked()
     path = model_file(path)
     meta, weights = read_arrays(path)
     spec = file_spec(meta, path)

@@ -6,9 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/train/06_checkpoint.ipynb #a129c134
-import hashlib, io
+import hashlib, io, json, shutil
 from contextlib import contextmanager
 from fastai.vision.all import *
+from safetensors.torch import save
 
 from ..core import CaptchaError, ModelError, Resumable, atomic_path
 from .losses import AlignmentWarmup
@@ -45,6 +46,17 @@ def weights_digest(weights:dict, spec:str)->str: # 64 hexadecimal digits
         h.update(f'{k}{tuple(v.shape)}{v.dtype}'.encode())
         h.update(v.contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
+
+# %% ../../nbs/train/06_checkpoint.ipynb #f0232ea5
+def safetensors_bytes(weights:dict, meta:dict)->bytes:
+    "A safetensors file; the same weights and texts give the same bytes"
+    data = save(weights, meta)
+    end = 8 + int.from_bytes(data[:8], 'little')
+    header = json.loads(data[8:end])
+    header['__metadata__'] = dict(sorted(meta.items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+    text += b' '*(-len(text) % 8)                            # arrays begin at a multiple of 8
+    return len(text).to_bytes(8, 'little') + text + data[end:]
 
 # %% ../../nbs/train/06_checkpoint.ipynb #ace74541
 @contextmanager
@@ -164,10 +176,23 @@ class Checkpoint(Callback):
         self.best = so_far['best']                    # its score, epoch and weights
         self.warming_up = so_far['warming_up']        # the last epoch of the warm-up
 
+# %% ../../nbs/train/06_checkpoint.ipynb #f411bd0a
+_COPIES = 2*4 # Of the weights, in two checkpoints
+
+def check_room(folder, model):
+    "Refuse a folder without room for the checkpoints of `model`"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    needed = _COPIES*sum(o.numel()*o.element_size() for o in model.state_dict().values())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CaptchaError(f"{folder}: {free/1e6:.0f} MB are free, but checkpoints take {needed/1e6:.0f} MB: "
+                           "make room, or write to another disk")
+
 # %% ../../nbs/train/06_checkpoint.ipynb #833da34d
 @patch
 def before_fit(self:Checkpoint):
     "Put the learner where it was"
+    check_room(self.folder, self.learn.model)
     self._logger = self.logger
     if self.state: set_training_state(self.learn, self.state)
 
@@ -246,7 +271,9 @@ def run_checkpoint(
     patience:int=None # As for `Checkpoint`
 )->Checkpoint: # Its `start` is the first epoch to train
     "The `Checkpoint` of a new run, or of one that goes on"
-    state = load_checkpoint(folder) if resume else None
+    last = Path(folder)/'last.ckpt'
+    state = load_checkpoint(folder) if resume and last.exists() else None
     if state: check_same_settings(folder, state['settings'], settings)
-    else: (Path(folder)/'last.ckpt').unlink(missing_ok=True)
+    elif resume: print(f"{folder}: nothing to resume: it begins anew")
+    else: last.unlink(missing_ok=True)
     return Checkpoint(folder, best, patience, state, settings)

@@ -6,7 +6,9 @@
 __all__ = ['archs', 'arch', 'make_model', 'model_reader']
 
 # %% ../../nbs/train/00_models.ipynb #193da57b
+import os
 from contextlib import contextmanager
+from functools import cache
 import torch
 from torch import nn
 
@@ -59,6 +61,16 @@ def build_model(spec:Spec)->nn.Module: # Has `.decoder`
     _check_arch(spec)
     with _naming(spec, 'be built'): return archs[spec.arch](spec, **spec.arch_args)
 
+# %% ../../nbs/train/00_models.ipynb #691e0018
+@cache
+def _first_process()->int: return os.getpid() # In a fork it is still the number of the first
+
+def check_forked():
+    "Refuse to run a model where torch would wait for threads that are not there"
+    if _first_process() == os.getpid() or torch.get_num_threads() == 1: return
+    raise CaptchaError("torch hangs in a process that was forked: start it with get_context('spawn') of "
+                       "multiprocessing, or read with an ONNX file (captcha-export)")
+
 # %% ../../nbs/train/00_models.ipynb #735bb4fc
 @torch.no_grad()
 def _out_shape(m, spec):
@@ -72,6 +84,7 @@ def _out_shape(m, spec):
 
 def count_steps(m, spec)->nn.Module: # Has `.steps`, its number of steps T
     "`m`, after it has read an image of the size of `spec`"
+    check_forked()
     with _naming(spec, f'read {spec.height}x{spec.width} images'): m.steps = _out_shape(m, spec)[1]
     return m
 
@@ -233,18 +246,25 @@ def has_bf16(device)->bool:
     asks_cpu = getattr(torch.cpu, '_is_avx512_bf16_supported', None)        # some versions of torch lack it
     return asks_cpu is not None and asks_cpu()
 
-# %% ../../nbs/train/00_models.ipynb #40fbe532
+# %% ../../nbs/train/00_models.ipynb #20b1246f
+class TorchModel:
+    "A function from images to log-probabilities, by torch"
+    def __init__(self, model, device):
+        self.model = model
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, x):
+        check_forked()
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, enabled=False): logits = self.model(torch.from_numpy(x).to(self.device))
+        return logits.log_softmax(-1).cpu().numpy()
+
+# %% ../../nbs/train/00_models.ipynb #f5f69541
 def model_reader(
     model:nn.Module, # From `make_model(spec)`; put into evaluation mode and moved to `device`
     spec:Spec,
     device='cpu'
 )->Reader:
     "Read images with a torch model"
-    model = model.to(device).eval()
-    kind = torch.device(device).type
-
-    @torch.inference_mode()
-    def _logp(x):
-        with torch.autocast(kind, enabled=False): logits = model(torch.from_numpy(x).to(device))
-        return logits.log_softmax(-1).cpu().numpy()
-    return Reader(_logp, spec)
+    return Reader(TorchModel(model.to(device).eval(), device), spec)

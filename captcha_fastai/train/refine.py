@@ -10,12 +10,11 @@ import json
 from copy import deepcopy
 from fastai.vision.all import *
 from safetensors import safe_open
-from safetensors.torch import save
 
 from ..core import CaptchaError, Fingerprinted, ModelError, atomic_path, digest
 from ..data.augment import SyntheticOnly
 from .models import has_bf16
-from .checkpoint import naming, run_checkpoint, weights_digest
+from .checkpoint import naming, run_checkpoint, safetensors_bytes, weights_digest
 from .schedule import Recipe
 from .simgan import Refiner
 
@@ -72,7 +71,7 @@ def save_refiner(
         raise ModelError(f"{path}: not written: weights are not finite: train more gently")
     meta = {'refiner': json.dumps(refiner.args)}
     if style: meta['style'] = style
-    with atomic_path(path) as tmp: tmp.write_bytes(save(weights, meta))
+    with atomic_path(path) as tmp: tmp.write_bytes(safetensors_bytes(weights, meta))
     return str(path)
 
 # %% ../../nbs/train/15_refine.ipynb #0a6815f1
