@@ -5,7 +5,9 @@
 """
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -124,10 +126,10 @@ def answer_of(folder, page):
     browser = next(filter(None, map(shutil.which, ('chromium-headless-shell', 'chromium', 'google-chrome'))))
     url = f'http://127.0.0.1:{server.server_port}/{page}'
     p = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={folder}/profile', '--remote-debugging-port=0', url],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try: answer = Handler.answers.get(timeout=300)
     finally:
-        p.kill()
+        os.killpg(p.pid, signal.SIGKILL)                # the browser is a child of a script
         p.wait()
         server.shutdown()
     if 'error' in answer: raise RuntimeError(answer['error'])
