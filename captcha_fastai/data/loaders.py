@@ -16,8 +16,8 @@ from fastai.vision.all import (DataLoader, DataLoaders, Datasets, IntToFloatTens
 
 from ..core import CaptchaError, ImageError, LabelError, Spec
 from ..read.images import encoded, image_files
-from .labels import Captcha, EncodeText, RegexLabel, check_labels, get_text, labelled, read_labels
-from .images import LoadImage, Survey, guess_size, survey
+from .labels import Captcha, RegexLabel, check_labels, get_text, labelled, read_labels
+from .images import EncodeText, LoadImage, Survey, guess_size, survey
 from .augment import CaptchaAugment, SyntheticOnly
 
 # %% ../../nbs/data/03_loaders.ipynb #2552b6b3

@@ -162,12 +162,13 @@ class Reader(ImageModel):
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
     )->list:
         "A `Reading` for each image, in order; one that cannot be opened has `error` set"
+        return list(self.stream(srcs, bs, **kwargs))
+    def stream(self, srcs, bs:int=64, **kwargs): # Iterator
+        "The same as `read_many`, each `Reading` as soon as its batch has been read"
         check_range(1, bs=bs)
         options = self.options(**kwargs)
         srcs = one_by_one(srcs)
-        out = []
-        while batch := list(islice(srcs, bs)): out += _read_batch(self, batch, options)
-        return out
+        while batch := list(islice(srcs, bs)): yield from _read_batch(self, batch, options)
 
 # %% ../../nbs/read/09_reader.ipynb #9e834503
 def _read_batch(reader, batch, options)->list:
