@@ -7,9 +7,10 @@ __all__ = []
 
 # %% ../nbs/07_light.ipynb #ab2a9be7
 import io, sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 
 from .core import CaptchaError
 from .read.images import images_in, max_entry
@@ -18,13 +19,15 @@ from .data.labels import labelled
 from .judge.report import evaluate
 from .recipes.reading import (Tally, as_json, error_heading, error_row, evaluated, growing_table,
                                             json_list, reading_line, reading_summary, rules, table_heading, table_row)
-from .start import load
+from .start import load, starting
 from .command import command, counting, is_cli, one_line, options_of
 
 # %% ../nbs/07_light.ipynb #868ba410
 def opener(model, name:str):
     "A function of some images, and of rules, that opens a model for the command `name`"
-    if str(model).lower().endswith('.onnx'): return lambda images, **given: Reader.from_onnx(model)
+    if str(model).lower().endswith('.onnx'):
+        with starting(name), suppress(ImportError): import_module('onnxruntime')       # an error is said by from_onnx
+        return lambda images, **given: Reader.from_onnx(model)
     return partial(load('recipes.base', name).reader_of, model)
 
 # %% ../nbs/07_light.ipynb #522b1b47

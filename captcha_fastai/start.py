@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/05_start.ipynb #2032d79f
 import os, signal, threading, warnings
+from contextlib import contextmanager
 from importlib import import_module
 
 # %% ../nbs/05_start.ipynb #5861d342
@@ -17,18 +18,26 @@ def _leave_at_once(command:str):
         os._exit(130)
     return _leave
 
-def load(module:str, command:str):
-    "A module of this package, for a command"
+@contextmanager
+def starting(command:str):
+    "While modules are imported, an interrupt ends the process at once"
     usual = signal.default_int_handler
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
     if ours: signal.signal(signal.SIGINT, _leave_at_once(command))
-    warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by fastai
-    try: return import_module(f'captcha_fastai.{module}')
-    except ModuleNotFoundError as e:
-        need = 'ONNX files are read without it' if module == 'recipes.base' else 'this command needs it'
-        raise ImportError(f"{e.name} is not installed, and {need}: pip install captcha_fastai") from None
+    try: yield
     finally:
         if ours: signal.signal(signal.SIGINT, usual)
+
+# %% ../nbs/05_start.ipynb #7c02e1b8
+def load(module:str, command:str):
+    "A module of this package, for a command"
+    warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by fastai
+    try:
+        with starting(command): return import_module(f'captcha_fastai.{module}')
+    except ModuleNotFoundError as e:
+        need = 'this model (an ONNX file does not)' if module == 'recipes.base' else 'this command'
+        why = f'{e.name} is not installed; {need} needs all of captcha_fastai'
+        raise ImportError(f'{why}: pip install captcha_fastai') from None
 
 # %% ../nbs/05_start.ipynb #f02872fc
 def script(name:str, module:str):

@@ -51,16 +51,15 @@ def table_row(r, nbest:int=1)->list:
 
 # %% ../../nbs/recipes/06_reading.ipynb #d053cefd
 @contextmanager
-def _kept(part, path, written):
+def _kept(part, path, has_rows):
     "If something ends the writing of a table, say where what was written is"
     try: yield
     except BaseException as e:
-        n = written()
         if part == path: raise
-        if n < 1:
+        if not has_rows():
             part.unlink(missing_ok=True)
             raise
-        kept = f'the first {n} rows of {quoted(path.name)} are in {quoted(part)}'
+        kept = f'what was written of {quoted(path.name)} is in {quoted(part)}'
         if isinstance(e, KeyboardInterrupt): raise KeyboardInterrupt(*e.args, f'; {kept}') from None
         warnings.warn(kept)
         raise
@@ -72,20 +71,21 @@ def growing_table(path, heading:list):
     if not path:
         yield lambda row: None
         return
-    path = Path(os.path.realpath(path))
-    part = path if path.exists() and not path.is_file() else path.with_name(path.name + '.part')   # /dev/stdout as it is
+    special = os.path.exists(path) and not os.path.isfile(path)      # such as /dev/stdout
+    path = Path(path if special else os.path.realpath(path))
+    part = path if special else path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
-    n = -1                                                # without the heading
+    n = 0
     how = dict(newline='', encoding='utf-8', errors='backslashreplace')
-    with _kept(part, path, lambda: n), open(part, 'w', **how) as f:
+    with _kept(part, path, lambda: n > 1), open(part, 'w', **how) as f:
         def _write(row):
             nonlocal n
+            n += 1
             csv.writer(f).writerow(row)
             f.flush()
-            n += 1
         _write(heading)
         yield _write
-    if part == path: return
+    if special: return
     if path.exists(): shutil.copymode(path, part)
     os.replace(part, path)
 
@@ -97,14 +97,17 @@ def as_json(o)->str:
 @contextmanager
 def json_list(say):
     "Gives a function that says an item of a JSON list, which is whole even after an interrupt"
-    begin = '['
+    begun = False
     def _item(o):
-        nonlocal begin
+        nonlocal begun
+        before = ',' if begun else '['
+        begun = True
         item = as_json(o).replace('\n', '\n ')
-        say(f'{begin}\n {item}', end='')
-        begin = ','
+        say(f'{before}\n {item}', end='')
     try: yield _item
-    finally: say('[]' if begin == '[' else '\n]')
+    finally:
+        if begun: say('\n]')
+    if not begun: say('[]')
 
 # %% ../../nbs/recipes/06_reading.ipynb #94247cce
 def as_options(given:dict)->list:
