@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from functools import partial
 
 from .core import CaptchaError
+from .read.terminal import one_line, visible
 
 # %% ../nbs/06_command.ipynb #568d470a
 def _comments(function)->dict: # {parameter: comment}
@@ -70,17 +71,6 @@ def arguments(function, words:list)->tuple: # (positional, by name)
     positional = [given.pop(o) for o in first]
     for o in many: positional += given.pop(o)
     return positional, given
-
-# %% ../nbs/06_command.ipynb #c844a32f
-_hidden = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]')
-
-def visible(text)->str:
-    "Text with the characters that a terminal obeys, or that turn lines around, as escapes; JSON stays what it is"
-    return _hidden.sub(lambda found: f'\\u{ord(found[0]):04x}', str(text))
-
-def one_line(text)->str:
-    "The same in one line"
-    return visible(text).replace('\n', r'\n').replace('\t', r'\t')
 
 # %% ../nbs/06_command.ipynb #1fcfff6f
 class _Heard:

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 
@@ -278,24 +278,3 @@ def cache_folder(
 )->Path:
     "The folder in `folder` for the result that depends on `parts`"
     return Path(folder)/digest(*parts)[:8]
-
-# %% ../nbs/00_core.ipynb #4c757f5c
-def patch(f=None, as_prop:bool=False):
-    "Add a function to the class of its first parameter, as a method or a property"
-    if f is None: return partial(patch, as_prop=as_prop)
-    cls = next(iter(f.__annotations__.values()))
-    setattr(cls, f.__name__, property(f) if as_prop else f)
-    return f
-
-# %% ../nbs/00_core.ipynb #e8ac7fba
-_escapes = {'\n': r'\n', '\t': r'\t', '\r': r'\r', '\\': r'\\', "'": r"\'"}
-
-def _escaped(c:str)->str:
-    "A character as it stands between `$'` and `'`"
-    if c in _escapes: return _escapes[c]
-    return c if c.isprintable() else ''.join(f'\\x{b:02x}' for b in os.fsencode(c))
-
-def quoted(name)->str:
-    "A file's name as it is, or as a shell takes it if it has characters that do not show"
-    name = str(name)
-    return name if name.isprintable() else "$'" + ''.join(map(_escaped, name)) + "'"

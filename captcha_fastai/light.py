@@ -15,12 +15,13 @@ from importlib import import_module
 from .core import CaptchaError
 from .read.images import images_in, max_entry
 from .read.reader import Reader
+from .read.terminal import one_line
 from .data.labels import labelled
 from .judge.report import evaluate
 from .recipes.reading import (Tally, as_json, error_heading, error_row, evaluated, growing_table,
                                             json_list, reading_line, reading_summary, rules, table_heading, table_row)
 from .start import load, starting
-from .command import command, counting, is_cli, one_line, options_of
+from .command import command, counting, is_cli, options_of
 
 # %% ../nbs/07_light.ipynb #868ba410
 def opener(model, name:str):
@@ -58,6 +59,7 @@ def captcha_evaluate(
 # %% ../nbs/07_light.ipynb #fbdf44d5
 def _images(paths)->list:
     "What is in some folders, archives and files; `-` is an image that comes through standard input"
+    if not paths: raise CaptchaError("no images: give a model, then files or folders")
     return [o for path in paths for o in ([_from_input()] if path == '-' else images_in(path))]
 
 def _from_input():
@@ -67,6 +69,8 @@ def _from_input():
     return image
 
 # %% ../nbs/07_light.ipynb #e1864136
+_at_a_time = 16 # Images in a batch: few, so that their readings are soon seen
+
 @contextmanager
 def _output(say, csv, json:bool, nbest:int):
     "Gives a function that shows a reading in all the ways that were asked for"
@@ -79,8 +83,6 @@ def _output(say, csv, json:bool, nbest:int):
         yield _show
 
 # %% ../nbs/07_light.ipynb #92be695e
-at_a_time = 16 # Images in a batch: few, so that their readings are soon seen
-
 @options_of(rules)
 def captcha_read(
     model:str, # Model file, or base: first guesses of the model that comes with the package
@@ -92,14 +94,13 @@ def captcha_read(
 ):
     "Read images; one that cannot be opened is reported and the others are read (`Reader.read_many`)"
     with command('captcha-read') as say:
-        if not paths: raise CaptchaError("no images: give a model, then files or folders")
         given = rules(**kwargs)
-        open_reader = opener(model, 'captcha-read')
         images = _images(paths)
+        open_reader = opener(model, 'captcha-read')
         tally, kept = Tally(), []
         with _output(say, csv, json, nbest) as show, counting(len(images), show=csv) as count:
             reader = open_reader(images, **given)
-            for reading in reader.stream(images, at_a_time, nbest=nbest, **given):
+            for reading in reader.stream(images, _at_a_time, nbest=nbest, **given):
                 show(reading)
                 tally.add(reading)
                 count()

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from captcha_fastai import light, start
-from captcha_fastai.command import arguments, is_cli, one_line, visible
-from captcha_fastai.core import CaptchaError, quoted
+from captcha_fastai.command import arguments, is_cli
+from captcha_fastai.core import CaptchaError
+from captcha_fastai.read.terminal import one_line, quoted, visible
 from captcha_fastai.recipes.reading import growing_table, json_list
 from captcha_fastai.recipes.result import command_line
 

@@ -9,13 +9,23 @@ __all__ = ['Report', 'plot_reliability', 'evaluate', 'plot_confusions', 'plot_al
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 import numpy as np
 
-from ..core import ModelError, accept_none, check_pairs, check_range, patch, quoted, warn_unreadable
+from ..core import ModelError, accept_none, check_pairs, check_range, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import ctc_path
 from ..read.reader import Reader, Reading, one_by_one
 from ..read.score import align, edit_distance, rate, wilson
+from ..read.terminal import quoted
+
+# %% ../../nbs/judge/00_report.ipynb #4c757f5c
+def patch(f=None, as_prop:bool=False):
+    "Add a function to the class of its first parameter, as a method or a property"
+    if f is None: return partial(patch, as_prop=as_prop)
+    cls = next(iter(f.__annotations__.values()))
+    setattr(cls, f.__name__, property(f) if as_prop else f)
+    return f
 
 # %% ../../nbs/judge/00_report.ipynb #06a4347a
 class Report:
@@ -223,8 +233,6 @@ def evaluate(
     "Read labelled images and compare"
     options = reader.options(**kwargs)
     constraint = options['constraint']
-    given = options['min_confidence']
-    threshold = reader.spec.threshold if given is None else given
     images = list(one_by_one(images))
     truths = [reader.spec.text(o) for o in labels]
     check_pairs(images, truths)
@@ -236,7 +244,8 @@ def evaluate(
         if each: each(truth, reading)
     truths, readings = zip(*compared) if compared else ([], [])
     warn_unreadable([o.error for o in readings if o.error], len(readings), 'count as wrong')
-    return Report(truths, readings, [image_name(o) for o in images], threshold)
+    given = options['min_confidence']
+    return Report(truths, readings, threshold=reader.spec.threshold if given is None else given)
 
 # %% ../../nbs/judge/00_report.ipynb #5a6a3cfb
 def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
@@ -278,7 +287,8 @@ def plot_alignment(
 ):
     "The captcha; below it the probability of each character of its text by column"
     spec = reader.spec
-    if spec.decoder != 'ctc': raise ModelError(f"architecture {spec.arch!r}: decoder is {spec.decoder!r}: it must be 'ctc'")
+    if spec.decoder != 'ctc':
+        raise ModelError(f"architecture {spec.arch!r}: decoder is {spec.decoder!r}: it must be 'ctc'")
     logp = reader.logp([src])[0]
     ids = reader.vocab.encode(reader(src).text)
     if axs is None: axs = new_axes(2, 1, figsize=(6, 3), sharex=True, layout='constrained')

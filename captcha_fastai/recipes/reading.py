@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import Spec, accept_none, quoted, read_text
+from ..core import Spec, accept_none, read_text
+from ..read.terminal import quoted
 from .result import Result, command_line
 
 # %% ../../nbs/recipes/06_reading.ipynb #c1cad321

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import list2cmdline
 
-from ..core import Spec, quoted
+from ..core import Spec
+from ..read.terminal import quoted
 from ..judge.report import Report
 
 # %% ../../nbs/recipes/00_result.ipynb #604dbde2
