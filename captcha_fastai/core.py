@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha1
 from pathlib import Path
 
@@ -278,3 +278,11 @@ def cache_folder(
 )->Path:
     "The folder in `folder` for the result that depends on `parts`"
     return Path(folder)/digest(*parts)[:8]
+
+# %% ../nbs/00_core.ipynb #89f4e77d
+def patch(f=None, as_prop:bool=False):
+    "Add a function to the class of its first parameter, as a method or a property"
+    if f is None: return partial(patch, as_prop=as_prop)
+    cls = next(iter(f.__annotations__.values()))
+    setattr(cls, f.__name__, property(f) if as_prop else f)
+    return f

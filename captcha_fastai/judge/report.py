@@ -9,23 +9,14 @@ __all__ = ['Report', 'plot_reliability', 'evaluate', 'plot_confusions', 'plot_al
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 import numpy as np
 
-from ..core import ModelError, accept_none, check_pairs, check_range, warn_unreadable
+from ..core import ModelError, accept_none, check_pairs, check_range, patch, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import ctc_path
 from ..read.reader import Reader, Reading, one_by_one
 from ..read.score import align, edit_distance, rate, wilson
 from ..read.terminal import quoted
-
-# %% ../../nbs/judge/00_report.ipynb #4c757f5c
-def patch(f=None, as_prop:bool=False):
-    "Add a function to the class of its first parameter, as a method or a property"
-    if f is None: return partial(patch, as_prop=as_prop)
-    cls = next(iter(f.__annotations__.values()))
-    setattr(cls, f.__name__, property(f) if as_prop else f)
-    return f
 
 # %% ../../nbs/judge/00_report.ipynb #06a4347a
 class Report:
