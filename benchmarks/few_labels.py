@@ -20,7 +20,7 @@ from captcha_fastai.data.loaders import CaptchaDataLoaders, untar_captchas
 from captcha_fastai.draw.fit import fit_style
 from captcha_fastai.judge.report import evaluate
 from captcha_fastai.train.learner import captcha_learner
-from captcha_fastai.train.metrics import rate
+from captcha_fastai.read.score import rate
 from captcha_fastai.train.models import model_reader
 from captcha_fastai.train.fewlabels import rehearsal, second_epochs, start_from, synth_of
 from captcha_fastai.train.schedule import Recipe, default_epochs, train_captcha

@@ -20,7 +20,7 @@ from captcha_fastai.read.reader import readings
 from captcha_fastai.judge.calibrate import fit_temperature
 from captcha_fastai.judge.report import Report
 from captcha_fastai.train.learner import captcha_learner
-from captcha_fastai.train.metrics import rate
+from captcha_fastai.read.score import rate
 from captcha_fastai.train.models import model_reader
 from captcha_fastai.train.schedule import Recipe, train_captcha
 

@@ -19,7 +19,7 @@ from captcha_fastai.data.labels import labelled
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.draw.fit import fit_style
 from captcha_fastai.train.learner import captcha_learner
-from captcha_fastai.train.metrics import rate
+from captcha_fastai.read.score import rate
 from captcha_fastai.train.models import conv_body
 from captcha_fastai.draw.package import captcha_sizes
 from captcha_fastai.draw.styles import styles

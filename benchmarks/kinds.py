@@ -25,7 +25,7 @@ from fastcore.script import call_parse
 
 from captcha_fastai.data.labels import labelled
 from captcha_fastai.judge.report import Report
-from captcha_fastai.train.metrics import wilson
+from captcha_fastai.read.score import wilson
 from captcha_fastai.recipes.base import untrained_reader
 from captcha_fastai.recipes.labelled import train_labelled
 from captcha_fastai.ship.modelfile import load_reader

@@ -22,7 +22,7 @@ from captcha_fastai.read.reader import Reader
 from captcha_fastai.ship.modelfile import load_model, load_reader, save_model
 from captcha_fastai.ship.onnx import export_onnx
 from captcha_fastai.train.learner import captcha_learner
-from captcha_fastai.train.metrics import rate
+from captcha_fastai.read.score import rate
 from captcha_fastai.train.schedule import Recipe, train_captcha
 
 results = Path(__file__).resolve().parent/'results'

@@ -8,8 +8,8 @@ from torch import Tensor
 from captcha_fastai.core import Spec
 from captcha_fastai.read.images import image_files, to_array
 from captcha_fastai.draw.synth import Synth, write_synth
-from captcha_fastai.data.labels import CaptchaBlock, TensorCaptcha, labelled
-from captcha_fastai.data.images import CaptchaImageBW
+from captcha_fastai.data.labels import labelled
+from captcha_fastai.data.images import CaptchaBlock, CaptchaImageBW, TensorCaptcha
 from captcha_fastai.data.augment import CaptchaAugment, Replace, sample_border
 
 

@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from captcha_fastai import cli
+from captcha_fastai import cli, light
 from captcha_fastai.core import CaptchaError, Spec
 from captcha_fastai.draw.look import Look, save_looks
 from captcha_fastai.draw.synth import Synth, write_synth
 from captcha_fastai.read.images import image_files, open_image
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import tools, unlabelled
-from captcha_fastai.recipes.reading import reading_line, readings_table, write_table
+from captcha_fastai.recipes.reading import growing_table, reading_line, table_heading, table_row
 from captcha_fastai.ship.modelfile import load_reader, save_model
 from captcha_fastai.train.models import make_model
 
 scripts = Path(sys.executable).parent
-commands = [f for name, f in vars(cli).items() if name.startswith('captcha_') and callable(f)]
+commands = [f for name, f in (vars(cli) | vars(light)).items() if name.startswith('captcha_') and callable(f)]
 
 
 @pytest.fixture(scope='module')
@@ -201,14 +201,15 @@ def test_a_text_outside_the_console_encoding_is_printed(tmp_path):
 
 
 def test_names_that_are_not_utf8_are_written_all_the_same(tmp_path):
-    write_table(tmp_path/'t.csv', [('caf\udce9.png', 'ab')])
-    assert (tmp_path/'t.csv').read_text() == 'caf\\udce9.png,ab\n'
+    with growing_table(tmp_path/'t.csv', ['name', 'text']) as write: write(['caf\udce9.png', 'ab'])
+    assert (tmp_path/'t.csv').read_text() == 'name,text\ncaf\\udce9.png,ab\n'
 
 
 def test_the_next_best_come_behind_the_first():
     r = Reading('k7m2', .93, name='a.png', accepted=False, nbest=(('k7m2', .93), ('k1m2', .05)))
     assert reading_line(r) == 'a.png\tk7m2\t93.0%\tunsure\tk1m2\t5.0%'
-    assert readings_table([r], 3)[1] == ('a.png', 'k7m2', '0.9300', 0, '', 'k1m2', '0.0500', '', '')
+    assert table_row(r, 3) == ['a.png', 'k7m2', '0.9300', 0, '', 'k1m2', '0.0500', '', '']
+    assert len(table_heading(3)) == len(table_row(r, 3))
 
 
 def test_export_uses_as_many_images_as_it_is_told(tmp_path, monkeypatch):

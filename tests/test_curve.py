@@ -14,7 +14,7 @@ from captcha_fastai.read.images import image_fingerprint
 from captcha_fastai.judge import curve as module
 from captcha_fastai.judge.curve import (LearningCurve, check_task, default_sizes, labels_alone, known_points, learning_curve, planned,
                                         synthetic_first, train_and_test)
-from captcha_fastai.train.metrics import rate, wilson
+from captcha_fastai.read.score import rate, wilson
 from captcha_fastai.train.schedule import Recipe
 
 quick = replace(Recipe(), arch='crnn_tiny', steps=10, synthetic_steps=20, tune_steps=5)

@@ -11,8 +11,8 @@ from fastai.vision.all import DataBlock, ImageBlock, Resize, TensorImage
 from captcha_fastai.core import ImageError, Spec
 from captcha_fastai.read.images import image_files, image_fingerprint, open_image
 from captcha_fastai.draw.synth import Synth, write_synth
-from captcha_fastai.data.labels import Captcha, CaptchaBlock, labelled
-from captcha_fastai.data.images import CaptchaImage, CaptchaImageBW, LoadImage, TensorImageGrey, commonest_size, guess_size, survey
+from captcha_fastai.data.labels import Captcha, labelled
+from captcha_fastai.data.images import CaptchaBlock, CaptchaImage, CaptchaImageBW, LoadImage, TensorImageGrey, commonest_size, guess_size, survey
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from fastai.vision.all import TensorImage, nn, set_seed
 import captcha_fastai.data.online  # noqa: F401 (from_synth)
 import captcha_fastai.train.fewlabels as fewlabels
 from captcha_fastai.core import CaptchaError, ModelError, Spec
-from captcha_fastai.data.labels import TensorCaptcha
+from captcha_fastai.data.images import TensorCaptcha
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.train.checkpoint import Checkpoint, load_checkpoint
 from captcha_fastai.train.fewlabels import (Rehearse, check_same_task, fit_two_stage, rehearsal, second_epochs, share_read, start_from,

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from captcha_fastai.core import ImageError, LabelError, Spec, Vocab
-from captcha_fastai.data.labels import (CaptchaBlock, CaptchaText, EncodeText, RegexLabel, TensorCaptcha, check_labels, label_prefix,
-                                        label_stem, labelled)
+from captcha_fastai.data.images import CaptchaBlock, CaptchaText, EncodeText, TensorCaptcha
+from captcha_fastai.data.labels import RegexLabel, check_labels, label_prefix, label_stem, labelled
 from captcha_fastai.data.tables import find_separator, read_labels
 from captcha_fastai.draw.synth import Synth, write_synth
 

@@ -14,8 +14,7 @@ from fastai.vision.all import (Callback, DataBlock, DataLoaders, ImageBlock, Int
                                show_results)
 
 from captcha_fastai.core import CaptchaError, LabelError, ModelError, Spec, Vocab
-from captcha_fastai.data.images import CaptchaImageBW
-from captcha_fastai.data.labels import CaptchaBlock, TensorCaptcha
+from captcha_fastai.data.images import CaptchaBlock, CaptchaImageBW, TensorCaptcha
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.judge.report import evaluate
 from captcha_fastai.train.learner import (Autocast, CaptchaLearner, TrimMemory, captcha_learner, captcha_splitter, check_fit, check_scale, fused_adamw, has_norm, losses,

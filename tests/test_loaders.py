@@ -18,8 +18,8 @@ from captcha_fastai.core import CaptchaError, ImageError, LabelError
 from captcha_fastai.read.images import prep
 from captcha_fastai.draw.synth import Synth, write_synth
 from captcha_fastai.data.augment import CaptchaAugment, SyntheticOnly
-from captcha_fastai.data.images import LoadImage
-from captcha_fastai.data.labels import EncodeText, TensorCaptcha, labelled
+from captcha_fastai.data.images import EncodeText, LoadImage, TensorCaptcha
+from captcha_fastai.data.labels import labelled
 from captcha_fastai.data.loaders import CaptchaDataLoaders, make_spec, random_split, untar_captchas
 
 real = Path(os.environ.get('CAPTCHA_DATA') or Path(__file__).resolve().parent.parent.parent/'shared'/'data'/'captcha_images_v2')

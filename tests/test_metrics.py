@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from captcha_fastai.read.score import align, edit_distance, pooled, rate, wilson
 from captcha_fastai.train.losses import HeadsLoss
-from captcha_fastai.train.metrics import CER, CaptchaAccuracy, CharAccuracy, align, edit_distance, pooled, rate, wilson
+from captcha_fastai.train.metrics import CER, CaptchaAccuracy, CharAccuracy
 
 short = st.text('abc', max_size=8)
 

@@ -15,7 +15,7 @@ from captcha_fastai.read.images import image_files
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import synthetic
 from captcha_fastai.recipes.labelled import learner_from, not_forgetting, told_apart, train_few_labels, train_labelled, with_peak_lr, with_some_of
-from captcha_fastai.recipes.reading import as_options, evaluated, reading_summary
+from captcha_fastai.recipes.reading import Tally, as_options, evaluated, reading_summary
 from captcha_fastai.recipes.result import Result, advice, command_line, length_option
 from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for, written_chars
 from captcha_fastai.recipes.unlabelled import check_length, not_held_out, text_lengths
@@ -268,4 +268,4 @@ def test_options_are_repeated_as_typed():
 
 
 @pytest.mark.parametrize('threshold, words', [(0, 'there is no threshold'), (.9, 'confidence of 0.9000 or more'), (2., 'none should be')])
-def test_a_summary_of_readings_names_the_threshold(threshold, words): assert words in reading_summary([Reading('a', .95)], 'm', threshold)
+def test_a_summary_of_readings_names_the_threshold(threshold, words): assert words in reading_summary(Tally(1, 1), 'm', threshold)

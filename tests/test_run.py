@@ -15,7 +15,6 @@ from torch import nn
 
 from captcha_fastai.core import CaptchaError
 from captcha_fastai.recipes.labelled import locked_run
-from captcha_fastai.recipes.result import Outlasting
 from captcha_fastai.train import run as module
 from captcha_fastai.train.checkpoint import check_room
 from captcha_fastai.train.run import check_writable, locked, remove_unfinished
@@ -115,21 +114,3 @@ def test_a_disk_that_is_nearly_full_is_said_before_training(tmp_path, monkeypatc
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(10**9, 10**9, 3_000_000))
     check_room(tmp_path/'m', nn.Linear(99, 100))
     with pytest.raises(CaptchaError, match='3 MB are free, but checkpoints take 32 MB: make room'): check_room(tmp_path/'m', nn.Linear(999, 1000))
-
-
-def test_who_talks_on_when_nobody_listens_is_not_interrupted():
-    code = '''import sys, time
-from captcha_fastai.recipes.result import Outlasting
-for i in range(50):
-    print(i, file=Outlasting(sys.stdout), flush=True)
-    time.sleep(.01)
-print('done', file=sys.stderr)'''
-    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root)
-    assert p.stdout.readline() == '0\n'
-    p.stdout.close()
-    assert p.stderr.read().endswith('done\n') and p.wait() == 0
-
-
-def test_other_errors_of_a_stream_are_not_hidden(tmp_path):
-    with open(tmp_path/'a', 'w') as f: stream = Outlasting(f)
-    with pytest.raises(ValueError): stream.write('closed')

@@ -62,7 +62,7 @@ def test_a_reader_is_asked_for_enough_readings():
     image = np.zeros((8, 8), np.uint8)
     one, = read_solved(reader, [image], nbest=3, pattern='[4-6]\\+[4-6]')
     assert one.text == '10' and dict(one.nbest) == pytest.approx({'10': 3/9, '9': 2/9, '11': 2/9}) and not one.accepted
-    assert read_solved(reader, [image, image], pattern='[4-6]\\+[4-6]', min_confidence=.3)[1].accepted
+    assert list(read_solved(reader, [image, image], pattern='[4-6]\\+[4-6]', min_confidence=.3))[1].accepted
 
 
 def test_the_command_prints_results(tmp_path, capsys):

@@ -10,7 +10,7 @@ from fastai.vision.all import Callback, CancelFitException, set_seed
 
 from captcha_fastai.core import CaptchaError, Fingerprinted, ModelError, Resumable, Spec
 from captcha_fastai.data.images import TensorImageGrey
-from captcha_fastai.data.labels import TensorCaptcha
+from captcha_fastai.data.images import TensorCaptcha
 from captcha_fastai.data.loaders import CaptchaDataLoaders
 from captcha_fastai.read.reader import Reader
 from captcha_fastai.train.learner import captcha_learner

@@ -6,10 +6,13 @@
 __all__ = []
 
 # %% ../../nbs/recipes/06_reading.ipynb #e5497de6
-import csv, json
-from dataclasses import asdict
+import csv, json, os, shutil, warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from ..core import Spec, accept_none, atomic_path, read_text
+from ..core import Spec, accept_none, read_text
+from ..read.terminal import quoted
 from .result import Result, command_line
 
 # %% ../../nbs/recipes/06_reading.ipynb #c1cad321
@@ -33,28 +36,79 @@ def reading_line(r)->str:
     best = r.nbest or ((r.text, r.confidence),)
     text, confidence, *others = [o for t,p in best for o in (t, f'{p:.1%}')]
     unsure = [] if r.accepted else ['unsure']
-    return '\t'.join([r.name, text, confidence, *unsure, *others])
+    return '\t'.join([quoted(r.name), text, confidence, *unsure, *others])
 
 # %% ../../nbs/recipes/06_reading.ipynb #201a98d8
-def readings_table(readings, nbest:int=1)->list:
-    "Rows of name, text, confidence, whether accepted, error, and the next best texts with theirs"
+def table_heading(nbest:int=1)->list:
+    "The columns of a table of readings"
     more = [f'{what}{k}' for k in range(2, nbest+1) for what in ('text', 'confidence')]
-    rows = [('name', 'text', 'confidence', 'accepted', 'error', *more)]
-    for r in readings:
-        others = [o for text,p in r.nbest[1:] for o in (text, f'{p:.4f}')]
-        missing = [''] * (len(more)-len(others))
-        rows.append((r.name, r.text, f'{r.confidence:.4f}', int(r.accepted), r.error or '', *others, *missing))
-    return rows
+    return ['name', 'text', 'confidence', 'accepted', 'error', *more]
+
+def table_row(r, nbest:int=1)->list:
+    "A reading as a row of that table"
+    others = [o for text,p in r.nbest[1:] for o in (text, f'{p:.4f}')]
+    missing = [''] * (2*nbest - 2 - len(others))
+    return [r.name, r.text, f'{r.confidence:.4f}', int(r.accepted), r.error or '', *others, *missing]
+
+# %% ../../nbs/recipes/06_reading.ipynb #d053cefd
+@contextmanager
+def _kept(part, path, has_rows):
+    "If something ends the writing of a table, say where what was written is"
+    try: yield
+    except BaseException as e:
+        if part == path: raise
+        if not has_rows():
+            part.unlink(missing_ok=True)
+            raise
+        kept = f'what was written of {quoted(path.name)} is in {quoted(part)}'
+        if isinstance(e, KeyboardInterrupt): raise KeyboardInterrupt(*e.args, f'; {kept}') from None
+        warnings.warn(kept)
+        raise
 
 # %% ../../nbs/recipes/06_reading.ipynb #a0d8a943
-def write_table(path, rows):
-    "A CSV file that is whole or not there"
+@contextmanager
+def growing_table(path, heading:list):
+    "Gives a function that writes a row to a CSV file, or does nothing if there is no `path`"
+    if not path:
+        yield lambda row: None
+        return
+    special = os.path.exists(path) and not os.path.isfile(path)      # such as /dev/stdout
+    path = Path(path if special else os.path.realpath(path))
+    part = path if special else path.with_name(path.name + '.part')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n = 0
     how = dict(newline='', encoding='utf-8', errors='backslashreplace')
-    with atomic_path(path) as tmp, open(tmp, 'w', **how) as f: csv.writer(f).writerows(rows)
+    with _kept(part, path, lambda: n > 1), open(part, 'w', **how) as f:
+        def _write(row):
+            nonlocal n
+            n += 1
+            csv.writer(f).writerow(row)
+            f.flush()
+        _write(heading)
+        yield _write
+    if special: return
+    if path.exists(): shutil.copymode(path, part)
+    os.replace(part, path)
 
+# %% ../../nbs/recipes/06_reading.ipynb #86e189c2
 def as_json(o)->str:
     "Plain values as JSON that people can read, too"
     return json.dumps(o, ensure_ascii=False, indent=1)
+
+@contextmanager
+def json_list(say):
+    "Gives a function that says an item of a JSON list, which is whole even after an interrupt"
+    begun = False
+    def _item(o):
+        nonlocal begun
+        before = ',' if begun else '['
+        begun = True
+        item = as_json(o).replace('\n', '\n ')
+        say(f'{before}\n {item}', end='')
+    try: yield _item
+    finally:
+        if begun: say('\n]')
+    if not begun: say('[]')
 
 # %% ../../nbs/recipes/06_reading.ipynb #94247cce
 def as_options(given:dict)->list:
@@ -66,24 +120,35 @@ def as_options(given:dict)->list:
         if value is not True: words.append(value)
     return words
 
+# %% ../../nbs/recipes/06_reading.ipynb #1d9ee146
+@dataclass
+class Tally:
+    "How many images were read"
+    read:int = 0     # Images that could be opened
+    accepted:int = 0 # ... and were read with enough confidence
+    errors:int = 0   # Images that could not be opened
+    def add(self, r):
+        if r.error: self.errors += 1
+        else:
+            self.read += 1
+            self.accepted += r.accepted
+        return self
+
 # %% ../../nbs/recipes/06_reading.ipynb #4bcbbfdc
 def reading_summary(
-    readings, # What was read
+    tally:Tally, # Of what was read
     model, # File it was read with
     threshold:float, # Confidence from which readings were accepted
     csv=None # The table that was written, if one was
 )->str:
     "What was read, and what to do next"
-    errors = sum(bool(r.error) for r in readings)
-    read = len(readings)-errors
-    accepted = sum(r.accepted for r in readings if not r.error)
-    parts = [f'{accepted} of {read} readings accepted ({_from(threshold)})']
-    if errors: parts.append(f'{errors} could not be opened')
-    if csv: parts.append(f'all are in {csv}')
+    parts = [f'{tally.accepted} of {tally.read} readings accepted ({_from(threshold)})']
+    if tally.errors: parts.append(f'{tally.errors} could not be opened')
+    if csv: parts.append(f'all are in {quoted(csv)}')
     if str(model) == 'base':
         parts.append('these are first guesses, not calibrated; a few labels make a reader: captcha-train FOLDER')
         return '; '.join(parts)
-    if accepted < read/2:
+    if tally.accepted < tally.read/2:
         parts.append('most are unsure: --length, --alphabet or --pattern may help, or captcha-finetune')
     parts.append('how often they are right, says: ' + command_line('captcha-evaluate', model, 'FOLDER'))
     return '; '.join(parts)
@@ -105,15 +170,16 @@ def _foreign(report, spec)->list: # Lines
     return [f"These images seem to be of another kind than those it learned from: {'; '.join(signs)}."]
 
 # %% ../../nbs/recipes/06_reading.ipynb #761d0de2
-def evaluated(report, model, data, given:dict, label:str='stem', spec:Spec=None)->Result:
+def evaluated(report, model, data, given:dict, label:str='stem', spec:Spec=None, errors=None)->Result:
     "The last words of an evaluation"
     labels = data, '--label', label
     read = command_line('captcha-read', model, 'IMAGE...', *as_options(given))
     export = command_line('captcha-export', model, '--int8', '--images', *labels)
     next = [f'read images:    {read}']
     if not str(model).endswith('.onnx'): next.append(f'without torch:  {export}')
-    done = f'Read {report.n} images of {data} with {model}.'
-    files = 'Nothing was written; --json prints all of it, to keep.'
+    done = f'Read {report.n} images of {quoted(data)} with {quoted(model)}.'
+    written = f'All {report.n-report.right} errors are in {quoted(errors)}' if errors else 'Nothing was written'
+    files = f'{written}; --json prints all of it, to keep.'
     return Result(model, done, str(report), files, tuple(next), _helps(report, model, labels, spec), report)
 
 def _helps(report, model, labels, spec)->tuple:
@@ -124,6 +190,13 @@ def _helps(report, model, labels, spec)->tuple:
             f'  training on images of this kind, with others kept to measure:  {tune}',
             f"  more labels; how many, says:  {command_line('captcha-curve', *labels)}",
             '  if texts are of known length or pattern: --length, --pattern')
+
+# %% ../../nbs/recipes/06_reading.ipynb #1a6e04a6
+error_heading = 'name', 'label', 'text', 'confidence', 'accepted', 'error'
+
+def error_row(truth:str, r)->list:
+    "A wrong reading as a row of that table"
+    return [r.name, truth, r.text, f'{r.confidence:.4f}', int(r.accepted), r.error or '']
 
 # %% ../../nbs/recipes/06_reading.ipynb #8b0a0773
 def generated(table, path, n:int, style)->Result:

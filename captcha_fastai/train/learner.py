@@ -14,7 +14,8 @@ import captcha_fastai.train.published # these two enter
 import captcha_fastai.train.base      # their architectures in `archs`
 from ..core import CaptchaError, LabelError, Spec
 from ..read.images import image_name
-from ..data.labels import EncodeText, TensorCaptcha, get_image
+from ..data.labels import get_image
+from ..data.images import EncodeText, TensorCaptcha
 from ..data.augment import CaptchaAugment
 from ..data.loaders import CaptchaDataLoaders, norm_stats
 from .models import arch_class, archs, build_model, has_bf16, make_model
