@@ -19,6 +19,8 @@ from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 
+from .direction import runs_left, visual_order
+
 # %% ../nbs/00_core.ipynb #d15cc366
 class CaptchaError(ValueError): "Something given is wrong; the message says what would be right"
 class ImageError(CaptchaError): "An image that cannot be read"
@@ -101,15 +103,18 @@ def _check_alphabet(chars:str):
 class Vocab:
     "The characters a reader knows; id 0 is `''`: padding for heads, blank for CTC"
     def __init__(self,
-        chars:str # Every character once, in any order; any script
+        chars:str, # Every character once, in any order; any script
+        rtl:bool=None # Do texts run from right to left? If not given, its letters tell. Ids run from left to right
     ):
         _check_alphabet(chars)
         self.chars = chars
+        self.rtl = runs_left(chars) if rtl is None else rtl
         self.itos = ['', *chars]
         self.stoi = {c:i for i,c in enumerate(self.itos)}
 
-    def encode(self, text:str)->list: return [self.stoi[c] for c in nfc(text)]
-    def decode(self, ids)->str: return ''.join(self.itos[int(i)] for i in ids)
+    def encode(self, text:str)->list: return [self.stoi[c] for c in self.turn(nfc(text))]
+    def decode(self, ids)->str: return self.turn(''.join(self.itos[int(i)] for i in ids))
+    def turn(self, text:str)->str: return visual_order(text) if self.rtl else text
     def unknown(self, text:str)->list: return [c for c in nfc(text) if c not in self.stoi]
 
     @classmethod
@@ -120,7 +125,7 @@ class Vocab:
     def __len__(self): return len(self.itos)
     def __getitem__(self, i): return self.itos[i]
     def __repr__(self): return f'Vocab({self.chars!r})'
-    def __eq__(self, other): return isinstance(other, Vocab) and self.chars == other.chars
+    def __eq__(self, other): return isinstance(other, Vocab) and (self.chars, self.rtl) == (other.chars, other.rtl)
 
 # %% ../nbs/00_core.ipynb #408a224b
 def _must(ok:bool, name, value, be:str):
@@ -212,7 +217,7 @@ class Spec(Opening):
         _check_values(self)
         _vocab(self.chars)
     @property
-    def vocab(self): return _vocab(self.chars)
+    def vocab(self): return _vocab(self.chars, self.rtl)
     def text(self, label:str)->str: return (lowercase if self.fold else nfc)(label, 'the label ')
 
 # %% ../nbs/00_core.ipynb #16f60c4d

@@ -6,6 +6,7 @@
 __all__ = ['CaptchaImage', 'CaptchaImageBW']
 
 # %% ../../nbs/data/01_images.ipynb #247c2e81
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from fastprogress import progress_bar
 
 from ..core import ImageError, Spec
 from ..read.images import image_name, open_image, to_array
+from ..read.rows import rows_of
 from .labels import get_image
 
 # %% ../../nbs/data/01_images.ipynb #55a53acf
@@ -42,11 +44,23 @@ def commonest_size(images, n:int=200)->tuple: # (height, width, channels)
     return height, width, 3 if colour else 1
 
 # %% ../../nbs/data/01_images.ipynb #054a5782
-def guess_size(images, n:int=200)->tuple: # (height, width, channels)
-    "The commonest size, reduced to at most 80 x 320"
+def guess_size(images, n:int=200, rows:int=1)->tuple: # (height, width, channels)
+    "The commonest size of a line of text, reduced to 80 x 320; long lines keep 32 rows of pixels"
     h, w, channels = commonest_size(images, n)
-    k = min(1, 80/h, 320/w)
+    h, w = h/rows, w*rows
+    k = min(1, 80/h, max(320/w, 32/h), (1e6/(h*w))**.5)
     return max(1, round(h*k)), max(1, round(w*k)), channels
+
+# %% ../../nbs/data/01_images.ipynb #8da6e4f5
+def find_rows(images, texts, n:int=40)->int:
+    "How many lines of text images have; those that cannot be opened are left out"
+    opened = {}
+    for i in range(0, len(images), max(1, len(images)//n)):
+        try: opened[i] = open_image(images[i], 'L')
+        except ImageError: continue
+    rows = rows_of(list(opened.values()), [texts[i] for i in opened])
+    if rows > 1: warnings.warn(f"images have {rows} lines of text: they are read line by line (rows=1 if not)")
+    return rows
 
 # %% ../../nbs/data/01_images.ipynb #08c8d614
 class TensorImageGrey(TensorImage):

@@ -15,9 +15,10 @@ from fastai.vision.all import (DataLoader, DataLoaders, Datasets, IntToFloatTens
                                TfmdLists, default_device, delegates, patch, untar_data)
 
 from ..core import CaptchaError, ImageError, LabelError, Spec
+from ..direction import runs_left
 from ..read.images import encoded, image_files
 from .labels import Captcha, EncodeText, RegexLabel, check_labels, get_text, labelled, read_labels
-from .images import LoadImage, Survey, guess_size, survey
+from .images import LoadImage, Survey, find_rows, guess_size, survey
 from .augment import CaptchaAugment, SyntheticOnly
 
 # %% ../../nbs/data/03_loaders.ipynb #2552b6b3
@@ -37,11 +38,15 @@ def make_spec(
     size:tuple=None, # (height, width) the model sees; from the images if not given
     channels:int=None, # 1: grey, 3: RGB; from the images if not given
     fold:bool=False, # Ignore case
+    rows:int=None # Lines of text in an image; found in the images if not given
 )->tuple: # (labels, `Spec`)
     "Labels that can be learned, and what is read"
     labels, vocab, longest = check_labels(images, labels, chars, max_len, fold)
-    *guessed, colours = guess_size(images)
-    return labels, Spec(vocab.chars, longest, *(size or guessed), channels or colours, fold=fold)
+    rows = rows or find_rows(images, labels)
+    rtl = vocab.rtl or runs_left(''.join(labels))
+    *guessed, colours = guess_size(images, rows=rows)
+    spec = Spec(vocab.chars, longest, *(size or guessed), channels or colours, fold=fold, rows=rows, rtl=rtl)
+    return labels, spec
 
 # %% ../../nbs/data/03_loaders.ipynb #c555cf58
 def batch_tfms_for(spec:Spec)->list:

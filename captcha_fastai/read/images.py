@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core import ArchiveError, ImageError, Spec
+from .rows import one_line
 
 # %% ../../nbs/read/00_images.ipynb #5d5f7fdf
 _base64 = re.compile(r'[A-Za-z0-9+/_-]+={0,2}')
@@ -271,7 +272,7 @@ def images_in(
 # %% ../../nbs/read/00_images.ipynb #9ae16b53
 def to_array(src, spec:Spec)->np.ndarray: # uint8 `(H, W, C)`
     "`src` as bytes of the size and channels of `spec`"
-    im = open_image(src, 'L' if spec.channels == 1 else 'RGB')
+    im = one_line(open_image(src, 'L' if spec.channels == 1 else 'RGB'), spec.rows)
     size = spec.width, spec.height
     if im.size != size: im = im.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(im).reshape(spec.height, spec.width, spec.channels)

@@ -19,6 +19,7 @@ from .constraint import Constraint
 from .ctc import check_logp, many_items
 from .search import decode
 from .confidence import char_probs
+from .rtl import as_typed, turned_rules
 from .onnxfile import open_onnx
 
 # %% ../../nbs/read/09_reader.ipynb #f5df6a2a
@@ -63,10 +64,13 @@ def _threshold(spec, min_confidence):
 # %% ../../nbs/read/09_reader.ipynb #f29ca3f9
 def _first(f): return f()[0]
 
+def _probs_as_typed(logp, texts, spec, constraint):
+    return as_typed(char_probs(logp, texts, spec.decoder, constraint), texts, spec)
+
 def _chars(logp, found, spec, constraint):
     "Probabilities of the characters of each text: for one item a function that computes them"
     texts = [hypotheses[0].ids if hypotheses else [] for hypotheses in found]
-    later = partial(char_probs, logp, texts, spec.decoder, constraint)
+    later = partial(_probs_as_typed, logp, texts, spec, constraint)
     return [partial(_first, later)] if len(found) == 1 else later()
 
 # %% ../../nbs/read/09_reader.ipynb #11797824
@@ -141,7 +145,7 @@ def _options(spec, nbest=1, beam=10, min_confidence=None, constraint=None, **rul
     if rules and constraint is not None:
         rule = next(iter(rules))
         raise CaptchaError(f"constraint and {rule} are given: put {rule} into the constraint")
-    if rules: constraint = Constraint(spec.vocab, **{'fold': spec.fold, **rules})
+    if rules: constraint = Constraint(spec.vocab, **{'fold': spec.fold, **turned_rules(spec, rules)})
     return dict(nbest=nbest, beam=beam, min_confidence=min_confidence, constraint=constraint)
 
 # %% ../../nbs/read/09_reader.ipynb #55cea1ee

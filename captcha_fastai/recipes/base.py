@@ -18,6 +18,7 @@ from ..read.reader import Reader
 from ..draw.fonts import bold, package_fonts, sans
 from ..draw.synth import digits, lower, upper
 from ..data.labels import alphabet_of, normal_labels
+from ..data.images import find_rows
 from ..train.base import best_size
 from ..train.fewlabels import Rehearse, start_from
 from ..train.learner import captcha_learner, usual_tfms
@@ -74,7 +75,9 @@ def base_options(images, texts, size:tuple=None, channels:int=1, **kwargs)->dict
     "Arguments of `CaptchaDataLoaders.from_lists` for a learner that begins from the base"
     texts = normal_labels(images, texts)
     if channels not in (None, 1): raise CaptchaError(f"channels is {channels}: the base reads grey images, take 1")
-    size = size or best_size(*base_model(), images, texts)
+    kwargs['rows'] = kwargs.get('rows') or find_rows(images, texts)
+    model, spec = base_model()
+    size = size or best_size(model, replace(spec, rows=kwargs['rows']), images, texts)
     if not kwargs.get('chars'): kwargs['chars'] = likely_chars(texts)
     return dict(size=size, channels=1, **kwargs)
 

@@ -174,7 +174,7 @@ def learner_from(
     texts = [spec.text(o) for o in labelled(data, label)[1]]
     new = sorted(set(nfc(chars) if chars else ''.join(texts)) - set(spec.chars))
     kept = dict(chars=spec.chars + ''.join(new), fold=spec.fold, max_len=max(spec.max_len, *map(len, texts)))
-    kept.update(size=(spec.height, spec.width), channels=spec.channels, batch_tfms=batch_tfms_for(spec))
+    kept.update(size=(spec.height, spec.width), channels=spec.channels, rows=spec.rows, batch_tfms=batch_tfms_for(spec))
     dls = CaptchaDataLoaders.from_folder(data, label=label, **kept, **kwargs)
     return start_from(captcha_learner(dls, spec.arch, _same_columns(spec)), net, spec)
 
