@@ -17,7 +17,10 @@ def runs_left(text:str)->bool:
 
 # %% ../nbs/000_direction.ipynb #dd68caff
 _kind_of = dict(L='L', EN='N', AN='N', CS='s', ES='s', WS='_', ON='_')
-_right_run = re.compile(r'[LN](?:[LN]|(?<=N)s(?=N)|(?<=L)_(?=L))*')
+_right_run = re.compile(r'''
+    N*L[LN]*(?:[_s]N*L[LN]*)*   # Latin words, and one sign or space between two of them
+    | N+(?:sN+(?![LN]))*        # a number, with a point or the like between two digits
+    ''', re.VERBOSE)
 
 def _kinds(text)->str: return ''.join(_kind_of.get(bidirectional(c), '.') for c in text)
 

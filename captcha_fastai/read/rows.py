@@ -44,7 +44,7 @@ def rows_of(
     for rows in (2, 3, 4):
         if not counts or counts.count(rows) < .9*len(counts): continue
         rooms = sorted(_room(o, rows, len(text)) for o,text in zip(pictures, texts))
-        if rooms[len(rooms)//2] > .4: return rows
+        if rooms[len(rooms)//2] > .6: return rows
     return 1
 
 # %% ../../nbs/read/001_rows.ipynb #84897847
