@@ -5,7 +5,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from captcha_fastai.core import Spec
 from captcha_fastai.data.images import find_rows, guess_size
+from captcha_fastai.judge.calibrate import log_probabilities
 from captcha_fastai.read.images import to_array
+from captcha_fastai.read.reader import Reader
 from captcha_fastai.read.rows import ink_profile, lines_in, one_line, rows_of
 
 
@@ -89,3 +91,15 @@ def test_a_model_sees_the_upper_line_first():
 def test_long_lines_keep_their_height(size, rows, height, width):
     h, w, _ = guess_size([Image.new('L', size)], rows=rows)
     assert (h, w) == (height, width) or h*w <= 1_000_000 and size[0] > 30_000
+
+
+def test_calibration_cuts_an_image_once():
+    seen = []
+    def model(x):
+        seen.append(x)
+        return np.log(np.full((len(x), 4, 3), 1/3, np.float32))
+    reader = Reader(model, Spec('ab', 2, 20, 120, rows=2))
+    image = plate('KHR', '7409')
+    reader(image)
+    log_probabilities(reader, [image])
+    assert np.array_equal(*seen)
