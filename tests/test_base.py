@@ -123,7 +123,7 @@ def test_few_labels_may_lack_characters_of_their_kinds(texts, chars): assert lik
 def test_what_is_given_is_kept():
     texts, images = zip(*easy(4))
     options = base_options(images, texts, size=(40, 100), chars='0123456789x', bs=8)
-    assert options == dict(size=(40, 100), channels=1, chars='0123456789x', bs=8)
+    assert options == dict(size=(40, 100), channels=1, chars='0123456789x', bs=8, rows=1)
     with pytest.raises(CaptchaError, match='channels is 3'): base_options(images, texts, channels=3)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from captcha_fastai.core import Resumable
 from captcha_fastai.read.ctc import best_path, text_logp
-from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss, HeadsLoss, close_gaps, collapse, steps_needed, uniform_alignment
+from captcha_fastai.train.losses import AlignmentWarmup, CTCLoss, HeadsLoss, close_gaps, collapse, inked_part, steps_needed, text_extent, uniform_alignment
 
 
 def test_gaps_are_closed():
@@ -43,6 +43,28 @@ def test_uniform_alignment_is_an_alignment(ids, extra):
 def test_each_character_gets_its_share_of_the_steps():
     path = uniform_alignment(torch.tensor([[7, 8, 8, 0], [5, 0, 0, 0]]), 9)
     assert path.tolist() == [[7, 7, 0, 8, 8, 0, 8, 8, 0], [5]*6 + [0]*3]
+
+
+@pytest.mark.parametrize('ground, ink', [(1., 0.), (0., 1.), (.4, .5)])
+def test_the_inked_part_is_found_whatever_the_light_and_in_spite_of_a_line(ground, ink):
+    x = torch.full((3, 1, 32, 128), ground)
+    x[0, :, 8:24, 60:90] = ink
+    x[0, :, 12, :] = ink                                    # a line through the margins
+    x[1, :, 8:24, 4:120:2] = ink
+    part = inked_part(x)
+    assert (part[0]*128 - torch.tensor([60, 90])).abs().max() <= 4 and part[1][0] < .05 < .9 < part[1][1]
+    assert part[2].tolist() == [0, 1], 'nothing in it'
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 20), st.floats(0, 1), st.floats(0, 1))
+def test_an_alignment_lies_where_its_text_is(ids, extra, a, b):
+    T = 2*len(ids) + extra
+    targ, part = torch.tensor([ids + [0]*3]), torch.tensor([sorted((a, b))])
+    (start, end), = text_extent(targ, T, part).tolist()
+    path = uniform_alignment(targ, T, torch.tensor([[start, end]]))[0]
+    assert [o for o in collapse(path[None])[0].tolist() if o] == ids
+    assert not path[:start].any() and not path[end:].any() and path[start] == ids[0]
+    assert (start, end) == (0, T) or start <= part[0, 0]*T and end >= part[0, 1]*T
 
 
 def test_heads_read_what_they_say():
@@ -102,6 +124,7 @@ def test_chance_is_seen_as_nothing_and_all_as_one():
 class Run(SimpleNamespace):
     "What a warm-up asks of its learner"
     training, pct_train, n_epoch, n_iter = True, .1, 1, 1000
+    xb = [torch.zeros(1, 1, 8, 64)]
 
 
 def watched(seen, steps, warmup=None, **kwargs):
@@ -132,7 +155,7 @@ def test_the_handover_takes_as_long_as_seeing_did_but_sixty_steps_at_least():
 
 
 def test_it_hands_over_all_the_same_after_a_third_of_a_fit():
-    warmup = watched(0., 70, pct_train=.36)
+    with pytest.warns(UserWarning, match='after 1 steps no characters are seen'): warmup = watched(0., 70, pct_train=.36)
     assert warmup.over and not warmup.state['too_short']
 
 

@@ -71,7 +71,8 @@ class Synth(Fingerprinted):
     ):
         self.style, self.looks = resolve_style(style)
         self.draw = styles[self.style]
-        self.chars = Vocab(nfc(chars)).chars
+        self.vocab = Vocab(nfc(chars))
+        self.chars = self.vocab.chars
         self.visible = ''.join(self.chars.split())
         self.lengths = parse_length(length)
         self.size = tuple(size)
@@ -116,7 +117,7 @@ def __call__(self:Synth, i:int)->tuple: # (text, PIL image)
     text, rng = self._begin(i)
     height, width = self.size
     kwargs = dict(looks=self.looks) if self.looks else {}
-    return text, self.draw(text, rng, width=width, height=height, fonts=self.fonts, **kwargs)
+    return text, self.draw(self.vocab.turn(text), rng, width=width, height=height, fonts=self.fonts, **kwargs)
 
 # %% ../../nbs/draw/14_synth.ipynb #959ac029
 @patch

@@ -56,7 +56,7 @@ def cut_images(
     check_decoder(arch, reader.spec.decoder, 'ctc')
     items = _known_items(reader, dls, n)
     arrays = [_array(x) for x,*_ in items]
-    logp = np.concatenate([reader.logp(arrays[i:i+64]) for i in range(0, len(arrays), 64)])
+    logp = np.concatenate([reader.arrays_logp(arrays[i:i+64]) for i in range(0, len(arrays), 64)])
     cuts = char_cuts(arrays, logp, [reader.vocab.encode(text) for *_,text in items])
     found = [(x.as_subclass(Tensor), ids.as_subclass(Tensor), c) for (x,ids,_),c in zip(items, cuts) if c is not None]
     if not found: raise CaptchaError(f"none of {len(items)} texts fits the {logp.shape[1]} steps of {arch}")
