@@ -6,65 +6,23 @@
 __all__ = []
 
 # %% ../nbs/08_cli.ipynb #07fa4d87
-import io, sys, warnings
-warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning) # raised by the import of fastai
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, replace
-from functools import partial
-from pathlib import Path
-
-import fastprogress.fastprogress as progress
-from fastcore.meta import delegates
-from fastcore.script import call_parse, is_cli
+from dataclasses import replace
 
 from .core import CaptchaError
-from .read.images import images_in
 from .read.constraint import parse_length
 from .draw.synth import Synth, digits, lower, write_synth
-from .data.labels import labelled
 from .train.schedule import Recipe
-from .judge.report import evaluate
 from .recipes.synthetic import parse_style
-from .recipes.base import reader_of
 from .recipes.labelled import check_above_0, fine_tune_model, train_labelled, with_peak_lr
 from .recipes.unlabelled import self_train_model, train_unlabelled
 from .recipes.tools import export_model, measure_curve, style_of, train_refiner
-from .recipes.reading import (as_json, evaluated, generated, reading_line, reading_summary,
-                                            readings_table, rules, write_table)
+from .recipes.reading import generated
+from .command import command, is_cli
 
-# %% ../nbs/08_cli.ipynb #17543e08
-@contextmanager
-def command(name:str, how:str=''):
-    "Gives a `print` for results, and turns errors into exit codes; called from Python, errors stay exceptions"
-    if not is_cli():
-        yield print
-        return
-    out = _quiet_terminal()
-    try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-            warnings.showwarning = lambda msg, *_, **__: print(f'{name}: warning: {msg}', file=sys.stderr)
-            yield partial(print, file=out)
-    except (CaptchaError, OSError, ImportError) as e: _leave(2, f'{name}: {e}')
-    except KeyboardInterrupt: _leave(130, f'{name}: interrupted{how}')
-
-def _leave(code, why):
-    print(why, file=sys.stderr)
-    raise SystemExit(code)
-
-# %% ../nbs/08_cli.ipynb #fb7dfc59
-def _quiet_terminal():
-    "Standard output as UTF-8; progress bars only where somebody sees them"
-    out, seen = sys.stdout, sys.stderr.isatty()
-    encoding = None if out.isatty() else 'utf-8'
-    if isinstance(out, io.TextIOWrapper): out.reconfigure(encoding=encoding, errors='backslashreplace')
-    progress.NO_BAR = not seen
-    progress.ConsoleProgressBar.fill = '█' if seen else ''
-    return out
-
+# %% ../nbs/08_cli.ipynb #68baf85b
 _RESUME = ': with --resume it goes on after the last whole epoch'
 
 # %% ../nbs/08_cli.ipynb #1984569e
-@call_parse
 def captcha_generate(
     path:str, # Folder to write to
     n:int=1000, # How many images it should hold
@@ -88,7 +46,6 @@ def captcha_generate(
         say(generated(table, path, n, style))
 
 # %% ../nbs/08_cli.ipynb #c9ffd240
-@call_parse
 def captcha_train(
     data:str, # Folder of labelled images, or a table of file names and labels
     out:str='model.safetensors', # Model file to write
@@ -118,7 +75,6 @@ def _end(say, result):
     return None if is_cli() else result
 
 # %% ../nbs/08_cli.ipynb #19d9ce1f
-@call_parse
 def captcha_curve(
     data:str, # Folder of labelled images, or a table of file names and labels
     out:str='curve', # Folder for numbers and picture
@@ -137,7 +93,6 @@ def captcha_curve(
         return _end(say, measure_curve(data, out, label, style, recipe, **how))
 
 # %% ../nbs/08_cli.ipynb #bb3c27ef
-@call_parse
 def captcha_finetune(
     model:str, # Model file to start from; its architecture and image size are kept, new characters added
     data:str, # Folder of labelled images, or a table of file names and labels
@@ -161,7 +116,6 @@ def captcha_finetune(
         return _end(say, fine_tune_model(model, data, out, epochs, patience, resume, keep, recipe, **how))
 
 # %% ../nbs/08_cli.ipynb #44a71a23
-@call_parse
 def captcha_train_unlabelled(
     images:str, # Folder, zip file or challenge file (*.json) of images
     out:str='model.safetensors', # Model file to write
@@ -185,7 +139,6 @@ def captcha_train_unlabelled(
         return _end(say, train_unlabelled(images, chars, length, out, style, resume, recipe, **how))
 
 # %% ../nbs/08_cli.ipynb #f4665f93
-@call_parse
 def captcha_selftrain(
     model:str, # Model file to start from
     images:str, # Folder, zip file or challenge file (*.json) of images without labels
@@ -204,7 +157,6 @@ def captcha_selftrain(
         return _end(say, self_train_model(model, images, out, data, style, length, **how))
 
 # %% ../nbs/08_cli.ipynb #9dcdb900
-@call_parse
 def captcha_style(
     images:str, # Folder, zip file or challenge file (*.json) of images
     out:str='style', # Folder for the style and the picture
@@ -217,7 +169,6 @@ def captcha_style(
         return _end(say, style_of(images, chars, length, out, (font,) if font else ()))
 
 # %% ../nbs/08_cli.ipynb #232fff9d
-@call_parse
 def captcha_refine(
     images:str, # Folder, zip file or challenge file (*.json) of real images
     out:str='refiner.safetensors', # File to write
@@ -239,52 +190,7 @@ def captcha_refine(
         net = dict(width=width, blocks=blocks, seed=seed)
         return _end(say, train_refiner(images, chars, length, out, style, resume, recipe, **net))
 
-# %% ../nbs/08_cli.ipynb #f021f3e0
-@call_parse
-@delegates(rules)
-def captcha_evaluate(
-    model:str, # Model file, or base
-    data:str, # Folder of labelled images, or a table of file names and labels
-    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
-    json:bool=False, # Print JSON
-    **kwargs
-):
-    "Read labelled images with a model and say how often it is wrong (`evaluate`)"
-    with command('captcha-evaluate') as say:
-        (images, labels), given = labelled(data, label), rules(**kwargs)
-        reader = reader_of(model, images, **given)
-        report = evaluate(reader, images, labels, **given)
-        say(as_json(report.to_dict()) if json else evaluated(report, model, data, kwargs, label, reader.spec))
-        return None if is_cli() else report
-
-# %% ../nbs/08_cli.ipynb #67778837
-@call_parse
-@delegates(rules)
-def captcha_read(
-    model:str, # Model file, or base: first guesses of the model that comes with the package
-    *paths:str, # Images, or folders or zip files of images
-    nbest:int=1, # Texts wanted for each image, with their probabilities
-    csv:str=None, # Write a table to this file
-    json:bool=False, # Print JSON, with a probability for each character
-    **kwargs
-):
-    "Read images; one that cannot be opened is reported and the others are read (`Reader.read_many`)"
-    with command('captcha-read') as say:
-        if not paths: raise CaptchaError("no images: give a model, then files or folders")
-        images, given = images_in(list(paths)), rules(**kwargs)
-        reader = reader_of(model, images, **given)
-        readings = reader.read_many(images, nbest=nbest, **given)
-        if csv: write_table(csv, readings_table(readings, nbest))
-        if json: say(as_json([asdict(r) for r in readings]))
-        for r in readings:
-            if r.error: print(f'captcha-read: {r.error}', file=sys.stderr)
-            elif not (csv or json): say(reading_line(r))
-        threshold = given.get('min_confidence', reader.spec.threshold)
-        print('captcha-read:', reading_summary(readings, model, threshold, csv), file=sys.stderr)
-        return int(any(r.error for r in readings)) if is_cli() else readings
-
 # %% ../nbs/08_cli.ipynb #004ae15a
-@call_parse
 def captcha_export(
     model:str, # Model file that captcha-train wrote
     out:str=None, # ONNX file to write; beside the model if not given

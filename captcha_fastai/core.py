@@ -16,9 +16,11 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha1
 from pathlib import Path
+
+from .direction import runs_left, visual_order
 
 # %% ../nbs/00_core.ipynb #d15cc366
 class CaptchaError(ValueError): "Something given is wrong; the message says what would be right"
@@ -118,15 +120,18 @@ def _check_alphabet(chars:str):
 class Vocab:
     "The characters a reader knows; id 0 is `''`: padding for heads, blank for CTC"
     def __init__(self,
-        chars:str # Every character once, in any order; any script
+        chars:str, # Every character once, in any order; any script
+        rtl:bool=None # Do texts run from right to left? If not given, its letters tell. Ids run from left to right
     ):
         _check_alphabet(chars)
         self.chars = chars
+        self.rtl = runs_left(chars) if rtl is None else rtl
         self.itos = ['', *chars]
         self.stoi = {c:i for i,c in enumerate(self.itos)}
 
-    def encode(self, text:str)->list: return [self.stoi[c] for c in nfc(text)]
-    def decode(self, ids)->str: return ''.join(self.itos[int(i)] for i in ids)
+    def encode(self, text:str)->list: return [self.stoi[c] for c in self.turn(nfc(text))]
+    def decode(self, ids)->str: return self.turn(''.join(self.itos[int(i)] for i in ids))
+    def turn(self, text:str)->str: return visual_order(text) if self.rtl else text
     def unknown(self, text:str)->list: return [c for c in nfc(text) if c not in self.stoi]
 
     @classmethod
@@ -137,7 +142,7 @@ class Vocab:
     def __len__(self): return len(self.itos)
     def __getitem__(self, i): return self.itos[i]
     def __repr__(self): return f'Vocab({self.chars!r})'
-    def __eq__(self, other): return isinstance(other, Vocab) and self.chars == other.chars
+    def __eq__(self, other): return isinstance(other, Vocab) and (self.chars, self.rtl) == (other.chars, other.rtl)
 
 # %% ../nbs/00_core.ipynb #408a224b
 def _must(ok:bool, name, value, be:str):
@@ -229,7 +234,7 @@ class Spec(Opening):
         _check_values(self)
         _vocab(self.chars)
     @property
-    def vocab(self): return _vocab(self.chars)
+    def vocab(self): return _vocab(self.chars, self.rtl)
     def text(self, label:str)->str: return (lowercase if self.fold else str)(visible(label, 'the label '))
 
 # %% ../nbs/00_core.ipynb #16f60c4d
@@ -295,3 +300,11 @@ def cache_folder(
 )->Path:
     "The folder in `folder` for the result that depends on `parts`"
     return Path(folder)/digest(*parts)[:8]
+
+# %% ../nbs/00_core.ipynb #89f4e77d
+def patch(f=None, as_prop:bool=False):
+    "Add a function to the class of its first parameter, as a method or a property"
+    if f is None: return partial(patch, as_prop=as_prop)
+    cls = next(iter(f.__annotations__.values()))
+    setattr(cls, f.__name__, property(f) if as_prop else f)
+    return f

@@ -13,8 +13,10 @@ from functools import partial
 from importlib import import_module
 
 from .core import CaptchaError
-from .read.images import images_in, max_entry
+from .read.images import max_entry
+from .read.archives import images_in
 from .read.reader import Reader
+from .read.solve import read_solved
 from .read.terminal import one_line
 from .data.labels import labelled
 from .judge.report import evaluate
@@ -71,11 +73,17 @@ def _from_input():
 # %% ../nbs/07_light.ipynb #e1864136
 _at_a_time = 16 # Images in a batch: few, so that their readings are soon seen
 
+def _readings(reader, images, solve:bool, **given): # Iterator
+    "A reading of each image, or what the sum in it makes"
+    stream = partial(read_solved, reader) if solve else reader.stream
+    return stream(images, bs=_at_a_time, **given)
+
 @contextmanager
-def _output(say, csv, json:bool, nbest:int):
-    "Gives a function that shows a reading in all the ways that were asked for"
+def _output(say, csv, json:bool, nbest:int, tally):
+    "Gives a function that counts a reading and shows it in all the ways that were asked for"
     with growing_table(csv, table_heading(nbest)) as write, json_list(say) if json else nullcontext() as item:
         def _show(r):
+            tally.add(r)
             write(table_row(r, nbest))
             if json: item(asdict(r))
             if r.error: print(f'captcha-read: {one_line(r.error)}', file=sys.stderr)
@@ -90,6 +98,7 @@ def captcha_read(
     nbest:int=1, # Texts wanted for each image, with their probabilities
     csv:str=None, # Write a table to this file
     json:bool=False, # Print JSON, with a probability for each character
+    solve:bool=False, # Give the result of a sum such as 3+5=? instead of its text
     **kwargs
 ):
     "Read images; one that cannot be opened is reported and the others are read (`Reader.read_many`)"
@@ -98,11 +107,10 @@ def captcha_read(
         images = _images(paths)
         open_reader = opener(model, 'captcha-read')
         tally, kept = Tally(), []
-        with _output(say, csv, json, nbest) as show, counting(len(images), show=csv) as count:
+        with _output(say, csv, json, nbest, tally) as show, counting(len(images), show=csv) as count:
             reader = open_reader(images, **given)
-            for reading in reader.stream(images, _at_a_time, nbest=nbest, **given):
+            for reading in _readings(reader, images, solve, nbest=nbest, **given):
                 show(reading)
-                tally.add(reading)
                 count()
                 if not is_cli(): kept.append(reading)
         threshold = given.get('min_confidence', reader.spec.threshold)

@@ -10,6 +10,7 @@ from fastai.vision.all import TfmdDL, Transform, delegates, patch
 from fastprogress import progress_bar
 
 from ..core import Resumable, Spec
+from ..direction import runs_left
 from ..draw.synth import Synth, digits, lower
 from .labels import Captcha, alphabet_of
 from .images import LoadImage
@@ -67,7 +68,7 @@ def _fixed(cls, synth:Synth, n:int, n_valid:int, **kwargs):
 # %% ../../nbs/data/06_online.ipynb #71cf36a7
 def _spec_for(chars:str, max_len:int, size:tuple, channels:int=None, fold:bool=False)->Spec:
     "What is read of captchas that are yet to be generated"
-    return Spec(alphabet_of(chars, fold), max_len, *size, channels or 3, fold=fold)
+    return Spec(alphabet_of(chars, fold), max_len, *size, channels or 3, fold=fold, rtl=runs_left(chars))
 
 # %% ../../nbs/data/06_online.ipynb #7c5e64d9
 def _endless(cls, synth:Synth, n:int, n_valid:int, **kwargs):

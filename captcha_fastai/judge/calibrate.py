@@ -56,7 +56,7 @@ def log_probabilities(reader:Reader, images:list, bs:int=64)->tuple: # (`(B, T, 
         for i,o in enumerate(batch, start):
             try: arrays.append(to_array(o, reader.spec))
             except ImageError as e: errors[i] = str(e)
-        if arrays: logp.append(reader.logp(arrays))
+        if arrays: logp.append(reader.arrays_logp(arrays))
     warn_unreadable(list(errors.values()), len(images), 'are left out of the calibration')
     return np.concatenate(logp) if logp else None, errors
 

@@ -24,7 +24,7 @@ from ..data.labels import check_labels
 from ..data.images import guess_size, survey
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
 from ..train.models import model_reader
-from ..train.metrics import pooled, rate, wilson
+from ..read.score import pooled, rate, wilson
 from ..train.learner import captcha_learner, task_of, training_dls, usual_tfms
 from ..train.schedule import Recipe, default_epochs, train_captcha
 from ..train.fewlabels import rehearsal, second_epochs, start_from, synth_of

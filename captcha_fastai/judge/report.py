@@ -9,17 +9,15 @@ __all__ = ['Report', 'plot_reliability', 'evaluate', 'plot_confusions', 'plot_al
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
-import matplotlib.pyplot as plt
 import numpy as np
-from fastcore.basics import patch
-from fastprogress import progress_bar
 
-from ..core import accept_none, check_pairs, check_range, warn_unreadable
+from ..core import ModelError, accept_none, check_pairs, check_range, patch, warn_unreadable
 from ..read.images import image_name, to_array
 from ..read.ctc import ctc_path
 from ..read.reader import Reader, Reading, one_by_one
-from ..train.models import check_decoder
-from ..train.metrics import align, edit_distance, rate, wilson
+from ..read.score import align, edit_distance, rate, wilson
+from ..read.terminal import quoted
+from ..data.texts import unify
 
 # %% ../../nbs/judge/00_report.ipynb #06a4347a
 class Report:
@@ -114,10 +112,16 @@ def ece(self:Report, bins:int=15)->float: # 0 to 1
     return sum(distances)/max(1, self.n)
 
 # %% ../../nbs/judge/00_report.ipynb #cf0243ad
+def new_axes(*args, **kwargs):
+    "New axes of matplotlib, as `plt.subplots` takes them"
+    import matplotlib.pyplot as plt
+    return plt.subplots(*args, **kwargs)[1]
+
+# %% ../../nbs/judge/00_report.ipynb #77e47cb3
 def plot_reliability(report:Report, bins:int=15, ax=None):
     "Share of right readings against confidence; larger dots are more readings"
     n, p, right = np.array(report.reliability(bins)).T
-    if ax is None: ax = plt.subplots(figsize=(3.2, 3.2))[1]
+    if ax is None: ax = new_axes(figsize=(3.2, 3.2))
     ax.plot([0, 1], [0, 1], color='lightgrey', lw=1)
     ax.scatter(p, right, s=15 + 150*n/n.max(), alpha=.6)
     limits = -.04, 1.04
@@ -185,7 +189,7 @@ def lines(self:Report): # Iterator
     if self.threshold:
         yield f'accepted   {self.accepted(self.threshold)}'
     for name,truth,text,p in self.worst(5):
-        yield f'wrong      {name}: {truth!r} read as {text!r}, confidence {p:.1%}'
+        yield f'wrong      {quoted(name)}: {truth!r} read as {text!r}, confidence {p:.1%}'
 
 # %% ../../nbs/judge/00_report.ipynb #5c8c32d5
 @patch
@@ -218,21 +222,25 @@ def evaluate(
     images, # Paths, or anything else that holds an image
     labels, # The text of each
     bs:int=64, # Images in a batch
+    each=None, # Called with the text and the `Reading` of each image as it is read
     **kwargs # What reading takes: `min_confidence`, `length`, `pattern`, ...
 )->Report:
     "Read labelled images and compare"
     options = reader.options(**kwargs)
     constraint = options['constraint']
-    threshold = options['min_confidence']
-    if threshold is None: threshold = reader.spec.threshold
     images = list(one_by_one(images))
-    readings = reader.read_many(progress_bar(images, leave=False), bs=bs, **options)
-    errors = [o.error for o in readings if o.error]
-    warn_unreadable(errors, len(readings), 'count as wrong')
-    truths = [reader.spec.text(o) for o in labels]
+    truths = unify([reader.spec.text(o) for o in labels], reader.spec.chars)
+    check_pairs(images, truths)
     _warn_unknown(truths, reader.vocab, constraint)
-    truths, readings = unified(truths, readings, constraint)
-    return Report(truths, readings, [image_name(o) for o in images], threshold)
+    compared = []
+    for truth,reading in zip(truths, reader.stream(images, bs, **options)):
+        (truth,), (reading,) = unified([truth], [reading], constraint)
+        compared.append((truth, reading))
+        if each: each(truth, reading)
+    truths, readings = zip(*compared) if compared else ([], [])
+    warn_unreadable([o.error for o in readings if o.error], len(readings), 'count as wrong')
+    given = options['min_confidence']
+    return Report(truths, readings, threshold=reader.spec.threshold if given is None else given)
 
 # %% ../../nbs/judge/00_report.ipynb #5a6a3cfb
 def evaluate_valid(reader:Reader, dls, **kwargs)->Report:
@@ -248,7 +256,7 @@ def plot_confusions(report:Report, k:int=12, ax=None):
     names = [f'{truth or "nothing"} → {read or "nothing"}' for (truth,read),_ in top]
     times = [n for _,n in top]
     height = .3*len(top) + .8
-    if ax is None: ax = plt.subplots(figsize=(5, height))[1]
+    if ax is None: ax = new_axes(figsize=(5, height))
     ax.barh(names, times)
     ax.set(xlabel='times', title='truth → read')
     return ax
@@ -274,10 +282,11 @@ def plot_alignment(
 ):
     "The captcha; below it the probability of each character of its text by column"
     spec = reader.spec
-    check_decoder(spec.arch, spec.decoder, 'ctc')
+    if spec.decoder != 'ctc':
+        raise ModelError(f"architecture {spec.arch!r}: decoder is {spec.decoder!r}: it must be 'ctc'")
     logp = reader.logp([src])[0]
     ids = reader.vocab.encode(reader(src).text)
-    if axs is None: axs = plt.subplots(2, 1, figsize=(6, 3), sharex=True, layout='constrained')[1]
+    if axs is None: axs = new_axes(2, 1, figsize=(6, 3), sharex=True, layout='constrained')
     image = to_array(src, spec)
     height, width, _ = image.shape
     steps = len(logp)

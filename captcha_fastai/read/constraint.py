@@ -10,7 +10,7 @@ import warnings
 from math import inf
 import numpy as np
 
-from ..core import CaptchaError, Vocab, nfc
+from ..core import CaptchaError, Vocab, nfc, visible
 from .automaton import Automaton, Chars, both, parse_pattern, repeat, with_cases
 
 # %% ../../nbs/read/02_constraint.ipynb #e3771dac
@@ -173,7 +173,7 @@ def make_trie(words)->tuple: # (parents, symbols, ends); parents come first
 def _spelling(c, word)->list: # None if the model lacks a character
     "Ids of a word in the model's own alphabet"
     ids = []
-    for x in nfc(word, 'lexicon: '):
+    for x in visible(word, 'lexicon: '):
         spellings = [*c._cases(x), c._leader(x)]
         known = [o for o in spellings if o in c.vocab.stoi]
         if not known: return None

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from ..core import ImageError, Opening, Spec
+from .rows import one_line
 from .sources import (decoded_bytes, encoded, encoded_bytes, first_bytes, foreign_kinds, from_tensor,
                                          image_name, in_rgb, is_tensor, kind_of_bytes)
 
@@ -237,7 +238,7 @@ def image_files(path)->list: # Sorted
 # %% ../../nbs/read/00_images.ipynb #9ae16b53
 def to_array(src, spec:Spec)->np.ndarray: # uint8 `(H, W, C)`
     "`src` as bytes of the size and channels of `spec`"
-    im = open_image(src, 'L' if spec.channels == 1 else 'RGB', spec)
+    im = one_line(open_image(src, 'L' if spec.channels == 1 else 'RGB', spec), spec.rows)
     size = spec.width, spec.height
     if im.size != size: im = im.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(im).reshape(spec.height, spec.width, spec.channels)

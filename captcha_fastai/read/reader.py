@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from ..core import CaptchaError, ImageError, Spec, Vocab, accept_none, check_range
-from .images import image_name, scale, to_array
+from .images import image_name, in_rgb, is_tensor, scale, to_array
 from .constraint import Constraint
 from .ctc import check_logp, many_items
 from .search import decode
 from .confidence import char_probs
+from .rtl import as_typed, turned_rules
 from .onnxfile import open_onnx
 
 # %% ../../nbs/read/09_reader.ipynb #f5df6a2a
@@ -63,10 +64,13 @@ def _threshold(spec, min_confidence):
 # %% ../../nbs/read/09_reader.ipynb #f29ca3f9
 def _first(f): return f()[0]
 
+def _probs_as_typed(logp, texts, spec, constraint):
+    return as_typed(char_probs(logp, texts, spec.decoder, constraint), texts, spec)
+
 def _chars(logp, found, spec, constraint):
     "Probabilities of the characters of each text: for one item a function that computes them"
     texts = [hypotheses[0].ids if hypotheses else [] for hypotheses in found]
-    later = partial(char_probs, logp, texts, spec.decoder, constraint)
+    later = partial(_probs_as_typed, logp, texts, spec, constraint)
     return [partial(_first, later)] if len(found) == 1 else later()
 
 # %% ../../nbs/read/09_reader.ipynb #fb456477
@@ -133,8 +137,25 @@ def readings(
         out.append(Reading(text, p, chars, name, accepted=bool(best and usual and p >= threshold), nbest=best))
     return out
 
+# %% ../../nbs/read/09_reader.ipynb #a89858d1
+def _closed(x): raise CaptchaError("this reader is closed: open another one")
+
+class _Opened:
+    "What is opened from a file, and can be closed"
+    @classmethod
+    def from_onnx(cls,
+        path, # A file that `export_onnx` wrote, or its bytes
+        providers=None, # Of onnxruntime, such as `['CUDAExecutionProvider']`; the CPU if not given
+        threads:int=1 # For one batch; any number of threads may call the reader at once
+    ): return cls(*open_onnx(path, providers, threads))
+    def close(self):
+        "Let go of the model; a closed reader reads no more"
+        self.model = _closed
+    def __enter__(self): return self
+    def __exit__(self, *_): self.close()
+
 # %% ../../nbs/read/09_reader.ipynb #72d1638e
-class ImageModel:
+class ImageModel(_Opened):
     "A function from images to log-probabilities, and the `Spec` it was trained with"
     def __init__(self,
         model, # From images `(B, C, H, W)` to log-probabilities `(B, T, V)`
@@ -144,11 +165,6 @@ class ImageModel:
         self.spec = spec
         self.vocab = spec.vocab
         self.n_read = 0 # Images read so far
-    @classmethod
-    def from_onnx(cls,
-        path, # A file that `export_onnx` wrote
-        threads:int=1 # For one batch; any number of threads may call the reader at once
-    ): return cls(*open_onnx(path, threads))
     def __repr__(self):
         o = self.spec
         return f'{type(self).__name__}({o.arch}, {len(o.chars)} characters, up to {o.max_len} long)'
@@ -165,6 +181,7 @@ def one_by_one(srcs): # Iterator
     "Images of a list or the like; a name or an image instead is refused"
     one = isinstance(srcs, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
     if isinstance(srcs, np.ndarray): one = srcs.ndim == 2 or srcs.shape[2:] in ((1,), (3,), (4,))
+    if is_tensor(srcs): one = srcs.ndim == 2 or srcs.ndim == 3 and srcs.shape[0] in (1, 3, 4)
     if one: raise CaptchaError(f"{image_name(srcs)}: this takes a list of images, not one")
     return iter(srcs)
 
@@ -183,7 +200,7 @@ def _options(spec, nbest=1, beam=10, min_confidence=None, constraint=None, **rul
     if rules and constraint is not None:
         rule = next(iter(rules))
         raise CaptchaError(f"constraint and {rule} are given: put {rule} into the constraint")
-    if rules: constraint = Constraint(spec.vocab, **{'fold': spec.fold, **rules})
+    if rules: constraint = Constraint(spec.vocab, **{'fold': spec.fold, **turned_rules(spec, rules)})
     return dict(nbest=nbest, beam=beam, min_confidence=min_confidence, constraint=constraint)
 
 # %% ../../nbs/read/09_reader.ipynb #55cea1ee
@@ -192,24 +209,26 @@ class Reader(ImageModel):
     def options(self, **kwargs)->dict: return _options(self.spec, **kwargs)
     def _read(self, logp, srcs, options):
         self.n_read += len(srcs)
-        names = [image_name(o) for o in srcs]
-        return readings(logp, self.spec, names, **options, fast=self.n_read >= many_items)
+        return readings(logp, self.spec, list(map(image_name, srcs)), **options, fast=self.n_read >= many_items)
     def __call__(self,
         src, # Anything that holds an image
+        channel_order:str='rgb', # Of an array or a tensor; 'bgr' if it comes from OpenCV
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
-    )->Reading: return self._read(self.logp([src]), [src], self.options(**kwargs))[0]
+    )->Reading: return self._read(self.logp([in_rgb(src, channel_order)]), [src], self.options(**kwargs))[0]
     def read_many(self,
         srcs, # Any number of images
         bs:int=64, # Images at a time
+        channel_order:str='rgb', # Of arrays and tensors; 'bgr' if they come from OpenCV
         **kwargs # `nbest`, `beam`, `min_confidence`; `constraint`, or what `Constraint` takes
     )->list:
         "A `Reading` for each image, in order; one that cannot be opened has `error` set"
+        return list(self.stream(srcs, bs, channel_order, **kwargs))
+    def stream(self, srcs, bs:int=64, channel_order:str='rgb', **kwargs): # Iterator
+        "The same as `read_many`, each `Reading` as soon as its batch has been read"
         check_range(1, bs=bs)
         options = self.options(**kwargs)
-        srcs = one_by_one(srcs)
-        out = []
-        while batch := list(islice(srcs, bs)): out += _read_batch(self, batch, options)
-        return out
+        srcs = (in_rgb(o, channel_order) for o in one_by_one(srcs))
+        while batch := list(islice(srcs, bs)): yield from _read_batch(self, batch, options)
 
 # %% ../../nbs/read/09_reader.ipynb #9e834503
 def _read_batch(reader, batch, options)->list:

@@ -66,10 +66,9 @@ def read_solved(
     reader:Reader,
     srcs, # Any number of images
     nbest:int=1, # Results wanted for each
-    **kwargs # As `Reader.read_many` takes them
-)->list:
+    **kwargs # As `Reader.stream` takes them
+): # Iterator
     "A `Reading` for each image, with the result of the sum instead of its text"
-    readings = reader.read_many(srcs, nbest=max(nbest, _enough), **kwargs)
     least = kwargs.get('min_confidence')
     threshold = reader.spec.threshold if least is None else least
-    return [solved(o, threshold, nbest) for o in readings]
+    for o in reader.stream(srcs, nbest=max(nbest, _enough), **kwargs): yield solved(o, threshold, nbest)

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ..core import CaptchaError, Spec, accept_none
+from ..read.opening import opening_of
 from ..read.reader import Reader
 from ..read.solve import solve
 from ..draw.fonts import bold, package_fonts, sans
 from ..draw.synth import digits, lower, upper
 from ..data.labels import alphabet_of, normal_labels
+from ..data.images import find_rows
 from ..train.base import best_size
 from ..train.fewlabels import Rehearse, start_from
 from ..train.learner import captcha_learner, usual_tfms
@@ -33,6 +35,11 @@ def base_model()->tuple: # (model in evaluation mode, Spec)
     "The base model of the package"
     return load_model('base')
 
+def base_for(images)->tuple: # (model in evaluation mode, Spec)
+    "The base model, with how these images are opened"
+    model, spec = base_model()
+    return model, replace(spec, **opening_of(images))
+
 # %% ../../nbs/recipes/02_base.ipynb #a3f98e1f
 def untrained_reader(
     images, # Some of those that it will read
@@ -41,8 +48,9 @@ def untrained_reader(
     "The base model at the size at which it reads some images best"
     model, spec = base_model()
     known = {k: v for k,v in rules.items() if k != 'min_confidence'}
-    height, width = best_size(model, spec, images, **known)
-    return model_reader(model, replace(spec, height=height, width=width, threshold=accept_none))
+    opened = replace(spec, **opening_of(images, say=True))
+    height, width = best_size(model, opened, images, **known)
+    return model_reader(model, replace(opened, height=height, width=width, threshold=accept_none))
 
 # %% ../../nbs/recipes/02_base.ipynb #09a06def
 def reader_of(model, images, **rules)->Reader:
@@ -90,7 +98,9 @@ def base_options(images, texts, size:tuple=None, channels:int=1, **kwargs)->dict
     "Arguments of `CaptchaDataLoaders.from_lists` for a learner that begins from the base"
     texts = normal_labels(images, texts)
     if channels not in (None, 1): raise CaptchaError(f"channels is {channels}: the base reads grey images, take 1")
-    size = size or best_size(*base_model(), images, texts)
+    kwargs['rows'] = kwargs.get('rows') or find_rows(images, texts)
+    model, spec = base_for(images)
+    size = size or best_size(model, replace(spec, rows=kwargs['rows']), images, texts)
     if not kwargs.get('chars'): kwargs['chars'] = likely_chars(texts)
     return dict(size=size, channels=1, **kwargs)
 
@@ -199,7 +209,7 @@ def base_size(images, chars:str, lengths:tuple)->tuple: # (height, width)
     "The size at which the base reads images without labels best"
     known = ''.join(c for c in chars if c in base_model()[1].vocab.stoi)
     rules = dict(alphabet=known, length=lengths) if known else {}
-    return best_size(*base_model(), images, **rules)
+    return best_size(*base_for(images), images, **rules)
 
 # %% ../../nbs/recipes/02_base.ipynb #5a6d7752
 def base_learner(
@@ -212,7 +222,7 @@ def base_learner(
 )->tuple: # (learner, endless synthetic captchas)
     "A learner that reads images as the base model does"
     size = base_size(images, chars, lengths)
-    task = Spec(alphabet_of(chars, fold), lengths[1], *size, 1, fold=fold)
+    task = Spec(alphabet_of(chars, fold), lengths[1], *size, 1, fold=fold, **opening_of(images, say=True))
     tfms = usual_tfms('crnn_base')
     synthetic = synthetic_loaders(Source('world', _fonts), task, lengths, chars, seed, tfms, recipe)
     return begin_from_base(captcha_learner(synthetic, 'crnn_base')), synthetic

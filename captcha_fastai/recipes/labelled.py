@@ -17,19 +17,20 @@ from fastcore.meta import delegates
 
 from ..core import CaptchaError, check_range, nfc
 from ..read.images import image_name
+from ..read.score import rate
 from ..data.labels import labelled
 from ..data.images import commonest_size
 from ..data.loaders import CaptchaDataLoaders, batch_tfms_for
 from ..train.models import archs, conv_small, crnn_small, pick_stride
-from ..train.metrics import rate
 from ..train.learner import captcha_learner, usual_tfms
 from ..train.schedule import Recipe, course_of, default_epochs, train_captcha
 from ..train.fewlabels import fit_two_stage, start_from
+from ..train.run import check_writable, locked, remove_unfinished
 from ..ship.modelfile import load_model, save_calibrated, save_model
 from .result import Result, advice, command_line, file_size, length_option, read_log
 from .synthetic import synthetic_for
 from .base import (base_options, begin_from_base, is_base, keep_the_better,
-                                         reminded, train_from_base, train_on_all)
+                                         reminded, train_from_base, train_on_all, warn_of_results)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #3e04f95a
 def check_outside(folder, *images):
@@ -44,6 +45,17 @@ def run_folder(out, *images)->Path:
     if out.suffix != '.safetensors': raise CaptchaError(f"--out is {out}: give a name that ends in .safetensors")
     check_outside(out.with_suffix(''), *images)
     return out.with_suffix('')
+
+# %% ../../nbs/recipes/03_labelled.ipynb #6e038db8
+@contextmanager
+def locked_run(out, *images): # Gives the `run_folder`
+    "The folder of a run, as long as it is this run's alone"
+    run = run_folder(out, *images)
+    file = Path(out).resolve()
+    check_writable(file)
+    with locked(run):
+        remove_unfinished(run, file)
+        yield run
 
 # %% ../../nbs/recipes/03_labelled.ipynb #81b7e0ad
 def check_above_0(**values):
@@ -133,23 +145,26 @@ def train_labelled(
     **kwargs
 )->Result:
     "Train a reader on labelled images and calibrate it"
-    run = run_folder(out, data)
-    check_above_0(epochs=epochs, patience=patience, bs=recipe.bs, lr=recipe.lr)
-    seed_everything(kwargs.get('seed', 42))
-    learn = learner_for(data, recipe, **kwargs)
-    stop = dict(best=patience is not None, patience=patience, resume=resume)
-    with keep_the_better(learn, recipe.arch == 'crnn_base') as kept:
-        fit_by_recipe(learn, data, style, run, recipe, epochs, stop, **kwargs)
-    result = finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
-    if recipe.arch != 'crnn_base' or style or epochs or kept.undone: return result
-    return go_on_with_all(learn, result, kwargs.get('seed', 42), recipe)
+    with locked_run(out, data) as run:
+        check_above_0(epochs=epochs, patience=patience, bs=recipe.bs, lr=recipe.lr)
+        seed_everything(kwargs.get('seed', 42))
+        learn = learner_for(data, recipe, **kwargs)
+        stop = dict(best=patience is not None, patience=patience, resume=resume)
+        with keep_the_better(learn, recipe.arch == 'crnn_base') as kept:
+            fit_by_recipe(learn, data, style, run, recipe, epochs, stop, **kwargs)
+        result = finish(learn, out, run, data, kwargs.get('label', 'stem'), pretrained=bool(style))
+        if recipe.arch != 'crnn_base' or style or epochs or kept.undone: return result
+        return go_on_with_all(learn, result, kwargs.get('seed', 42), recipe)
 
 # %% ../../nbs/recipes/03_labelled.ipynb #d02dce6b
 def learner_for(data, recipe, label='stem', **kwargs):
     "A learner for labelled images, by a recipe"
     options = dict(bs=recipe.bs, valid_pct=recipe.valid_pct, batch_tfms=usual_tfms(recipe.arch)) | kwargs
     based = recipe.arch == 'crnn_base'
-    if based: options = base_options(*labelled(data, label), **options)
+    if based:
+        images, texts = labelled(data, label)
+        warn_of_results(images, texts)
+        options = base_options(images, texts, **options)
     learn = captcha_learner(CaptchaDataLoaders.from_folder(data, label=label, **options), recipe.arch)
     return begin_from_base(learn) if based else learn
 
@@ -182,7 +197,7 @@ def learner_from(
     texts = [spec.text(o) for o in texts]
     new = sorted(set(nfc(chars) if chars else ''.join(texts)) - set(spec.chars))
     kept = dict(chars=spec.chars + ''.join(new), fold=spec.fold, max_len=max(spec.max_len, *map(len, texts)))
-    kept.update(size=(spec.height, spec.width), channels=spec.channels, batch_tfms=batch_tfms_for(spec))
+    kept.update(size=(spec.height, spec.width), channels=spec.channels, rows=spec.rows, batch_tfms=batch_tfms_for(spec))
     dls = CaptchaDataLoaders.from_lists(images, texts, **kept, **kwargs)
     return start_from(captcha_learner(dls, spec.arch, _same_columns(spec)), net, spec)
 
@@ -223,6 +238,21 @@ def told_apart(result:Result, data, keep, label='stem')->Result:
         lines.append(f'of {name}: {rate(sum(ok), len(ok))}')
     return replace(result, quality=result.quality + '\n\n' + '\n'.join(lines))
 
+# %% ../../nbs/recipes/03_labelled.ipynb #f1a15ed1
+def go_on(learn, model, run, epochs:int, patience:int, resume:bool, recipe:Recipe, seed:int=42):
+    "Train a learner that has begun as `model`"
+    seed_everything(seed)
+    epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
+    with not_forgetting(learn, model, recipe, seed):
+        train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
+
+# %% ../../nbs/recipes/03_labelled.ipynb #f1a15ed0
+def finish_tuned(learn, out, run, data, model, keep=None, label='stem')->Result:
+    "`finish` for a reader that went on from `model`"
+    caution = f'; if {model} was trained on some of them, more so: ask captcha-evaluate, with others'
+    result = finish(learn, out, run, data, label, True, caution)
+    return told_apart(result, data, keep, label) if keep else result
+
 # %% ../../nbs/recipes/03_labelled.ipynb #d87e73f3
 @delegates(CaptchaDataLoaders.from_folder)
 def fine_tune_model(
@@ -240,14 +270,9 @@ def fine_tune_model(
     if is_base(model):
         recipe = replace(recipe, arch='crnn_base', base_lr=recipe.tune_lr)
         return train_labelled(data, out, None, epochs, patience, resume, recipe, **kwargs)
-    run = run_folder(out, data)
     check_kept(model, out)
-    check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
-    seed_everything(kwargs.get('seed', 42))
-    learn = learner_from(model, data, keep=keep, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
-    epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
-    with not_forgetting(learn, model, recipe, kwargs.get('seed', 42)):
-        train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
-    caution = f'; if {model} was trained on some of them, more so: ask captcha-evaluate, with others'
-    result = finish(learn, out, run, data, kwargs.get('label', 'stem'), True, caution)
-    return told_apart(result, data, keep, kwargs.get('label', 'stem')) if keep else result
+    with locked_run(out, data) as run:
+        check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
+        learn = learner_from(model, data, keep=keep, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
+        go_on(learn, model, run, epochs, patience, resume, recipe, kwargs.get('seed', 42))
+        return finish_tuned(learn, out, run, data, model, keep, kwargs.get('label', 'stem'))

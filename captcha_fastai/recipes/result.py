@@ -12,13 +12,15 @@ from pathlib import Path
 from subprocess import list2cmdline
 
 from ..core import Spec
+from ..read.terminal import quoted
 from ..judge.report import Report
 
 # %% ../../nbs/recipes/00_result.ipynb #604dbde2
 def command_line(*words)->str:
     "A command as you would type it, quoted for this system's shell"
     words = [str(o) for o in words]
-    return list2cmdline(words) if os.name == 'nt' else shlex.join(words)
+    if os.name == 'nt': return list2cmdline(words)
+    return ' '.join(shlex.quote(o) if o.isprintable() else quoted(o) for o in words)
 
 # %% ../../nbs/recipes/00_result.ipynb #9571d3d5
 def read_log(folder)->list:

@@ -19,18 +19,20 @@ from ..draw.fit import show_fit
 from ..data.labels import labelled
 from ..data.images import commonest_size, guess_size
 from ..data.loaders import CaptchaDataLoaders
+from ..train.run import check_writable, locked, remove_unfinished
 from ..train.schedule import Recipe
 from ..train.refiner import PatchDiscriminator, Refiner
 from ..train.simgan import SimGAN, SimGANLearner, plot_discriminator, refiner_dls
 from ..train.refine import fit_refiner, save_refiner
 from ..judge.curve import learning_curve
 from ..ship.modelfile import load_model
-from ..ship.onnx import export_onnx, opset
+from ..ship.graph import opset
+from ..ship.onnx import export_onnx
 from ..train.learner import task_of
 from .result import Result, command_line, file_size
 from .synthetic import find_style, style_text, synthetic_for
 from .base import base_model, fit_from_base
-from .labelled import (as_written, check_above_0, check_outside, learner_for, run_folder,
+from .labelled import (as_written, check_above_0, check_outside, learner_for, locked_run,
                                              seed_everything)
 from .unlabelled import known_source, text_lengths
 
@@ -55,8 +57,10 @@ def measure_curve(
         kwargs['synthetic'] = synthetic_for(learn, style, out, **written, use_labels=False, recipe=recipe)
     else: kwargs.update(task_of(learn.spec))
     if recipe.arch == 'crnn_base': kwargs['begin'] = *base_model(), fit_from_base
-    curve = learning_curve(*labelled(data, label), folder=out, recipe=recipe, **kwargs)
-    return _curve_result(curve, out, data)
+    with locked(out):
+        remove_unfinished(out)
+        curve = learning_curve(*labelled(data, label), folder=out, recipe=recipe, **kwargs)
+        return _curve_result(curve, out, data)
 
 # %% ../../nbs/recipes/05_tools.ipynb #3a72872b
 def save_picture(ax, path):
@@ -116,18 +120,19 @@ def train_refiner(
 )->Result:
     "Train a net that makes synthetic captchas look like real ones, without labels"
     seed, width, blocks = kwargs.get('seed', 42), kwargs.get('width', 64), kwargs.get('blocks', 4)
-    run = run_folder(out, images if isinstance(images, (str, Path)) else None)
-    check_above_0(epochs=recipe.refiner_epochs, lr=recipe.refiner_lr, width=width, blocks=blocks, bs=recipe.refiner_bs)
-    seed_everything(seed)
-    pool, lengths = images_in(images), text_lengths(length)
-    source = known_source(style, pool, chars, lengths, run)
-    *size, channels = guess_size(pool)
-    synth = Synth(chars, lengths, source.style, tuple(size), seed, fonts=source.fonts or None)
-    nets = SimGAN(Refiner(channels, width, blocks), PatchDiscriminator(channels))
-    learn = _refiner_learner(synth, pool, nets, recipe)
-    fit_refiner(learn, recipe.refiner_epochs, recipe.refiner_lr, run, resume)
-    save_refiner(learn.model.refiner, out, style_text(source))
-    return _refiner_result(learn, Path(out), run, len(pool))
+    with locked_run(out, images if isinstance(images, (str, Path)) else None) as run:
+        check_above_0(epochs=recipe.refiner_epochs, lr=recipe.refiner_lr, bs=recipe.refiner_bs)
+        check_above_0(width=width, blocks=blocks)
+        seed_everything(seed)
+        pool, lengths = images_in(images), text_lengths(length)
+        source = known_source(style, pool, chars, lengths, run)
+        *size, channels = guess_size(pool)
+        synth = Synth(chars, lengths, source.style, tuple(size), seed, fonts=source.fonts or None)
+        nets = SimGAN(Refiner(channels, width, blocks), PatchDiscriminator(channels))
+        learn = _refiner_learner(synth, pool, nets, recipe)
+        fit_refiner(learn, recipe.refiner_epochs, recipe.refiner_lr, run, resume)
+        save_refiner(learn.model.refiner, out, style_text(source))
+        return _refiner_result(learn, Path(out), run, len(pool))
 
 # %% ../../nbs/recipes/05_tools.ipynb #eb340fb9
 def _refiner_learner(synth, pool, nets, recipe):
@@ -178,6 +183,7 @@ def export_model(
     out = Path(out or Path(model).with_suffix('.onnx'))
     if out.suffix != '.onnx': raise CaptchaError(f"--out is {out}: give a name that ends in .onnx")
     check_above_0(n=n)
+    check_writable(out.resolve())
     net, spec = load_model(model)
     paths, labels = _check_images(images, label, n)
     export_onnx(net, out, int8, paths, labels, max_drop, spec)

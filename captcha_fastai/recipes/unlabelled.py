@@ -26,7 +26,7 @@ from .result import Result, command_line, file_size
 from .synthetic import Source, find_style, parse_style, synthetic_for, synthetic_loaders
 from .base import base_learner, base_model, base_size, begin_from_base, is_base
 from .labelled import (as_written, check_above_0, check_kept, describe, finish, learner_from,
-                                             run_folder, seed_everything)
+                                             locked_run, seed_everything)
 
 # %% ../../nbs/recipes/04_unlabelled.ipynb #1212942e
 def unlabelled_images(path)->list:
@@ -75,17 +75,17 @@ def train_unlabelled(
 )->Result:
     "Train a reader on images without labels, from the base model or from synthetic captchas"
     lengths = text_lengths(length)
-    run = run_folder(out, _folder_of(images))
-    check_above_0(epochs=recipe.unlabelled_epochs, lr=recipe.synthetic_lr)
-    seed = kwargs.get('seed', 42)
-    seed_everything(seed)
-    pool = unlabelled_images(images)
-    task = pool, ''.join(dict.fromkeys(nfc(chars))), lengths, kwargs.get('fold', False), seed
-    learn, synthetic, recipe = _beginning(task, style, run, resume, recipe)
-    save_model(learn, out)
-    options = dict(balanced=kwargs.get('balanced', True), seed=seed, recipe=recipe)
-    teach(learn, pool, synthetic, (), run/'selftrain', lengths, **options)
-    return _unmeasured(learn, Path(out), run, len(pool), length)
+    with locked_run(out, _folder_of(images)) as run:
+        check_above_0(epochs=recipe.unlabelled_epochs, lr=recipe.synthetic_lr)
+        seed = kwargs.get('seed', 42)
+        seed_everything(seed)
+        pool = unlabelled_images(images)
+        task = pool, ''.join(dict.fromkeys(nfc(chars))), lengths, kwargs.get('fold', False), seed
+        learn, synthetic, recipe = _beginning(task, style, run, resume, recipe)
+        save_model(learn, out)
+        options = dict(balanced=kwargs.get('balanced', True), seed=seed, recipe=recipe)
+        teach(learn, pool, synthetic, (), run/'selftrain', lengths, **options)
+        return _unmeasured(learn, Path(out), run, len(pool), length)
 
 # %% ../../nbs/recipes/04_unlabelled.ipynb #6989ca61
 def _folder_of(images): return images if isinstance(images, (str, Path)) else None
@@ -109,6 +109,7 @@ def _beginning(task, style, run, resume, recipe)->tuple: # (learner, synthetic c
     unknown = base_model()[1].vocab.unknown(task[1])
     if style or unknown or recipe.arch != 'crnn_base':
         return *_taught(task, style or 'fit', run, resume, recipe), recipe
+    if resume and not (run/'selftrain').exists(): print(f"{run}: nothing to resume: it begins anew")
     return *base_learner(*task, recipe), replace(recipe, round_steps=recipe.base_round_steps)
 
 def _taught(task, style, run, resume, recipe)->tuple: # (learner, synthetic captchas)
@@ -145,19 +146,19 @@ def self_train_model(
     **kwargs # `label`, `valid_pct`, `seed` (as in training); `balanced` (characters come equally often)
 )->Result:
     "Make a model better with images that have no labels"
-    run = run_folder(out, _folder_of(images), data)
-    check_kept(model, out)
-    if is_base(model): raise CaptchaError("base knows nothing of your images yet: give a model from captcha-train")
-    options = dict(balanced=kwargs.pop('balanced', True), seed=kwargs.get('seed', 42), recipe=recipe)
-    seed_everything(options['seed'])
-    pool = unlabelled_images(images)
-    if data: learn, synthetic = _labelled_start(model, data, style, length, run, recipe, **kwargs)
-    else: learn, synthetic = _synthetic_start(model, pool, style or 'fit', length, run, recipe, options['seed'])
-    items = list(learn.dls.train_ds.items) if data else ()
-    if data: pool = not_held_out(pool, learn.dls)
-    teach(learn, pool, synthetic, items, run/'selftrain', length, **options)
-    if not data: return _unmeasured(learn, Path(out), run, len(pool), length)
-    return _measured(learn, out, run, data, kwargs.get('label', 'stem'), len(pool))
+    with locked_run(out, _folder_of(images), data) as run:
+        check_kept(model, out)
+        if is_base(model): raise CaptchaError("base knows nothing of your images yet: give a model from captcha-train")
+        options = dict(balanced=kwargs.pop('balanced', True), seed=kwargs.get('seed', 42), recipe=recipe)
+        seed_everything(options['seed'])
+        pool = unlabelled_images(images)
+        if data: learn, synthetic = _labelled_start(model, data, style, length, run, recipe, **kwargs)
+        else: learn, synthetic = _synthetic_start(model, pool, style or 'fit', length, run, recipe, options['seed'])
+        items = list(learn.dls.train_ds.items) if data else ()
+        if data: pool = not_held_out(pool, learn.dls)
+        teach(learn, pool, synthetic, items, run/'selftrain', length, **options)
+        if not data: return _unmeasured(learn, Path(out), run, len(pool), length)
+        return _measured(learn, out, run, data, kwargs.get('label', 'stem'), len(pool))
 
 # %% ../../nbs/recipes/04_unlabelled.ipynb #9e51c310
 def _labelled_start(model, data, style, length, run, recipe, **kwargs):

@@ -85,14 +85,15 @@ _sizes = (48, 1.), (48, 1.35), (64, 1.), (96, 1.) # (height, stretch)
 
 def candidate_sizes(
     pictures,
-    steps:int=0 # Columns that the longest label needs
+    steps:int=0, # Columns that the longest label needs
+    rows:int=1 # Lines of text in a picture, which are put side by side
 )->list: # of (height, width)
     "Sizes for a set of pictures, with the proportions of most of them"
     proportions = sorted(o.width/o.height for o in pictures) or [3.]
-    middle = proportions[len(proportions)//2]
+    middle = rows**2*proportions[len(proportions)//2]
     sizes = []
     for height, stretch in _sizes:
-        width = max(48, 6*steps, min(960, height*middle*stretch))
+        width = max(48, 6*steps, min(1920, height*middle*stretch))
         sizes.append((height, 16*round(width/16)))
     return list(dict.fromkeys(sizes))
 
@@ -130,7 +131,7 @@ def best_size(
     "The size at which the base reads a set of images best"
     some, labels = _openable(images, texts, spec)
     longest = max((steps_needed(o) for o in texts or ()), default=0)
-    sizes = candidate_sizes(some, longest)
+    sizes = candidate_sizes(some, longest, spec.rows)
     if not some: return sizes[0]
     scores = {}
     for height,width in sizes:

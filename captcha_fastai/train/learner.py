@@ -43,7 +43,8 @@ def spec_from_dls(dls)->Spec:
     x = dls.one_batch()[0]
     text = _encoder(dls)
     _warn_of_crops(dls)
-    return Spec(text.vocab.chars, text.max_len, *x.shape[2:], x.shape[1], fold=text.fold, **norm_stats(dls))
+    return Spec(text.vocab.chars, text.max_len, *x.shape[2:], x.shape[1], fold=text.fold,
+                rtl=text.vocab.rtl, **norm_stats(dls))
 
 # %% ../../nbs/train/05_learner.ipynb #9f5d7d33
 def training_dls(images:list, texts:list, **kwargs)->CaptchaDataLoaders:

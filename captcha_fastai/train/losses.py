@@ -6,6 +6,8 @@
 __all__ = ['HeadsLoss', 'CTCLoss']
 
 # %% ../../nbs/train/02_losses.ipynb #c3e998f5
+import warnings
+
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -71,24 +73,59 @@ def steps_needed(
 def uniform_alignment(
     targ, # `(B, L)` ids, then zeros
     T:int, # Number of steps
+    extent=None, # `(B, 2)`: first step of each text and the one after its last; all steps if not given
     gap:float=.34 # Share of each character's steps that are blank; at least one step if it has two
 ): # `(B, T)` ids
-    "Each label spread evenly over `T` steps"
+    "Each label spread evenly over `T` steps, or over those where its text is"
     n = (targ != 0).sum(-1, keepdim=True).clamp(min=1)
-    position = torch.arange(T, device=targ.device)*n         # of each step, in T-ths of a character
-    char = position.div(T, rounding_mode='floor')
-    inside = position % T                                    # how far into its character
+    if extent is None: extent = torch.tensor([[0, T]], device=targ.device)
+    start, end = extent.unsqueeze(-1).unbind(1)
+    room = end - start
+    step = torch.arange(T, device=targ.device) - start
+    outside = (step < 0) | (step >= room)
+    position = step.clamp(min=0).minimum(room - 1)*n         # in parts of a character, of which it has `room`
+    char = position.div(room, rounding_mode='floor')
+    inside = position % room                                 # how far into its character
     is_first = inside < n
-    is_last = inside + n >= T
-    in_gap = inside >= (1-gap)*T
-    blank = (in_gap | is_last) & ~is_first
+    is_last = inside + n >= room
+    in_gap = inside >= (1-gap)*room
+    blank = (in_gap | is_last) & ~is_first | outside
     return targ.gather(-1, char)*~blank
+
+# %% ../../nbs/train/02_losses.ipynb #6d33da4e
+def inked_part(
+    x # Images `(B, C, H, W)`
+): # `(B, 2)`: where the ink begins and ends, as shares of the width
+    "Which part of each image has text"
+    W = x.shape[-1]
+    varies = x.float().std(2, unbiased=False).amax(1, keepdim=True)
+    near = 2*(W//64) + 1                                     # columns of pixels
+    varies = F.avg_pool1d(varies, near, 1, near//2, count_include_pad=False).squeeze(1)
+    inked = (varies >= varies.amax(-1, keepdim=True)/2).int()
+    first = inked.argmax(-1)
+    last = W - inked.flip(-1).argmax(-1)
+    return torch.stack([first, last], -1)/W
+
+# %% ../../nbs/train/02_losses.ipynb #ef22a941
+def text_extent(
+    targ, # `(B, L)` ids, then zeros
+    T:int, # Number of steps
+    part=None, # As `inked_part` returns it
+): # `(B, 2)`: first step of each text and the one after its last; None for all steps
+    "Where texts are, in steps"
+    if part is None or len(part) != len(targ): return None
+    start = (part[:, 0]*T).floor().long()
+    end = (part[:, 1]*T).ceil().long()
+    n = (targ != 0).sum(-1)
+    fits = end - start >= 2*n
+    return torch.stack([start*fits, torch.where(fits, end, T)], -1)
 
 # %% ../../nbs/train/02_losses.ipynb #b8cd32c5
 class CTCLoss(_TextLoss):
     "CTC of `(B, T, V)` logits against `(B, L)` ids, per character"
     align = 0. # Share of the cross entropy against the uniform alignment
     seen = 0.  # How well characters are seen while aligning: 0 is chance, 1 is all of them
+    part = None # Where the text of each image of the batch is, see `inked_part`
 
     def per_item(self, logits, targ):
         logp = self.activation(logits)
@@ -115,7 +152,8 @@ def ctc_loss(self:CTCLoss, logp, targ):
 @patch
 def alignment_loss(self:CTCLoss, logp, targ):
     "Cross entropy against the uniform alignment, one value per item"
-    path = uniform_alignment(targ, logp.shape[1]).long()
+    T = logp.shape[1]
+    path = uniform_alignment(targ, T, text_extent(targ, T, self.part)).long()
     found = logp[..., 1:].argmax(-1) + 1                                         # blanks aside
     hits = (found == path)[path > 0].float().mean().nan_to_num()
     chance = 1/max(2, logp.shape[-1] - 1)
@@ -160,6 +198,10 @@ def share(self:AlignmentWarmup):
     return max(0., 1 - passed/max(since, self.least))
 
 # %% ../../nbs/train/02_losses.ipynb #12bd9e37
+_gives_up = ("no characters are seen where a line of text would have them: training goes on without the warm-up, "
+             "and may learn nothing. Look at your labels; if images have several lines, or small text, say so "
+             "(rows=2, a larger size)")
+
 @patch
 def look(self:AlignmentWarmup):
     "Are characters seen? Is it time to hand over?"
@@ -173,6 +215,7 @@ def look(self:AlignmentWarmup):
     elif waits and self.pct_train > self.longest:
         state['since'] = state['step']
         state['too_short'] = self.n_epoch*self.n_iter < 5*self.least
+        if not state['too_short']: warnings.warn(f"after {state['step']} steps {_gives_up}")
     state['over'] = self.share == 0
 
 # %% ../../nbs/train/02_losses.ipynb #ade763ae
@@ -183,8 +226,9 @@ def before_fit(self:AlignmentWarmup):
 
 @patch
 def before_batch(self:AlignmentWarmup):
-    "Align training batches only"
+    "Align training batches only, each label over the inked part of its image"
     self.ctc.align = self.share if self.training else 0.
+    self.ctc.part = inked_part(self.xb[0]) if self.ctc.align else None
 
 @patch
 def after_loss(self:AlignmentWarmup):
