@@ -1,6 +1,7 @@
 "What you type in a notebook: `from captcha_fastai.all import *`, after fastai's, which has another `save_model`"
 from .core import *
 from .read.images import *
+from .read.archives import *
 from .read.constraint import *
 from .read.ctc import *
 from .read.search import *

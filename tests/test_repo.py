@@ -17,7 +17,7 @@ root = Path(__file__).resolve().parent.parent
 notebooks = sorted(f for f in (root/'nbs').rglob('[0-9]*.ipynb'))
 package = root/'captcha_fastai'
 modules = sorted(f for f in package.rglob('*.py') if f.name not in ('_modidx.py', '__init__.py', 'all.py'))
-FLOORS = [['direction', 'core'], ['read'], ['draw'], ['data'], ['train'], ['judge', 'ship'], ['recipes'], ['app'], ['start', 'command', 'light', 'cli']]  # lowest first
+FLOORS = [['writing', 'core'], ['read'], ['draw'], ['data'], ['train'], ['judge', 'ship'], ['recipes'], ['app'], ['start', 'command', 'light', 'cli']]  # lowest first
 every = sorted((root/'nbs').rglob('*.ipynb'))
 commands = dict(o.split('=') for o in (lambda c: c.read(root/'settings.ini', encoding='utf-8') and c)(ConfigParser(delimiters=['=']))['DEFAULT']['console_scripts'].split())
 

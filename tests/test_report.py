@@ -172,5 +172,5 @@ def test_labels_with_look_alikes_count_as_the_readers_alphabet_has_them():
         "A reader that reads `7c` in any image"
         spec, vocab = Spec('abc7', 2), Vocab('abc7')
         def options(self, **kwargs): return dict(constraint=None, min_confidence=None)
-        def read_many(self, images, bs, **options): return [Reading('7c', 1.) for _ in images]
+        def stream(self, images, bs, **options): return [Reading('7c', 1.) for _ in images]
     assert evaluate(Reads7c(), [white]*2, ['7\u0441', '\uff17c\u200e']).right == 2

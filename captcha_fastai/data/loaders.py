@@ -16,7 +16,7 @@ from fastai.vision.all import (DataLoader, DataLoaders, Datasets, IntToFloatTens
                                TfmdLists, default_device, delegates, patch, untar_data)
 
 from ..core import CaptchaError, ImageError, LabelError, Spec
-from ..direction import runs_left
+from ..writing import runs_left
 from ..read.images import encoded, image_files, image_name
 from ..read.opening import opening_of
 from .tables import read_labels

@@ -10,7 +10,7 @@ from fastai.vision.all import TfmdDL, Transform, delegates, patch
 from fastprogress import progress_bar
 
 from ..core import Resumable, Spec
-from ..direction import runs_left
+from ..writing import runs_left
 from ..draw.synth import Synth, digits, lower
 from .labels import Captcha, alphabet_of
 from .images import LoadImage

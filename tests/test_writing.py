@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from captcha_fastai.core import CaptchaError, Spec, Vocab, nfc
-from captcha_fastai.direction import runs_left, turned_positions, visual_order
+from captcha_fastai.writing import runs_left, turned_positions, visual_order
 from captcha_fastai.read.reader import Reader, readings
 from captcha_fastai.read.rtl import turned_pattern, turned_rules
 
