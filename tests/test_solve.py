@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from captcha_fastai.cli import captcha_read
+from captcha_fastai.light import captcha_read
 from captcha_fastai.core import Spec
 from captcha_fastai.draw.fonts import sans
 from captcha_fastai.read.reader import Reader, Reading
