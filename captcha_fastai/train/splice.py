@@ -41,10 +41,7 @@ def _known_items(reader, dls, n)->list: # [(image, ids, text)]
     return items
 
 # %% ../../nbs/train/10_splice.ipynb #d8f14f65
-def _array(x):
-    "A `(C, H, W)` tensor as a reader takes it"
-    a = np.asarray(x.permute(1, 2, 0))
-    return a[..., 0] if a.shape[-1] == 1 else a
+def _flat(a): return a[..., 0] if a.shape[-1] == 1 else a
 
 def cut_images(
     reader:Reader, # Of a CTC model that can read these images
@@ -55,8 +52,9 @@ def cut_images(
     arch = reader.spec.arch
     check_decoder(arch, reader.spec.decoder, 'ctc')
     items = _known_items(reader, dls, n)
-    arrays = [_array(x) for x,*_ in items]
-    logp = np.concatenate([reader.arrays_logp(arrays[i:i+64]) for i in range(0, len(arrays), 64)])
+    prepared = [np.asarray(x.permute(1, 2, 0)) for x,*_ in items]
+    logp = np.concatenate([reader.arrays_logp(prepared[i:i+64]) for i in range(0, len(items), 64)])
+    arrays = list(map(_flat, prepared))
     cuts = char_cuts(arrays, logp, [reader.vocab.encode(text) for *_,text in items])
     found = [(x.as_subclass(Tensor), ids.as_subclass(Tensor), c) for (x,ids,_),c in zip(items, cuts) if c is not None]
     if not found: raise CaptchaError(f"none of {len(items)} texts fits the {logp.shape[1]} steps of {arch}")
