@@ -66,16 +66,18 @@ def test_a_run_is_not_resumed_with_other_arguments(trained, other, why):
     with pytest.raises(ModelError, match=why): trained(resume=True, **other)
 
 
-def test_without_a_checkpoint_there_is_nothing_to_resume(trained):
-    with pytest.raises(ModelError, match='nothing to resume'): trained(resume=True)
+def test_without_a_checkpoint_it_begins_anew(trained, capsys):
+    trained(resume=True)
+    assert 'nothing to resume: it begins anew' in capsys.readouterr().out
 
 
-def test_a_new_run_that_is_killed_at_once_leaves_no_old_checkpoint(trained, monkeypatch):
+def test_a_new_run_that_is_killed_at_once_leaves_no_old_checkpoint(trained, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt): trained(cbs=Stop())
     with monkeypatch.context() as m:
         m.setattr(Checkpoint, 'save', lambda self: 1/0)
         with pytest.raises(ZeroDivisionError): trained()
-    with pytest.raises(ModelError, match='nothing to resume'): trained(resume=True)
+    trained(resume=True)
+    assert 'nothing to resume: it begins anew' in capsys.readouterr().out
 
 
 def test_only_optimizers_of_torch_will_do(trained):

@@ -48,7 +48,9 @@ def _is_there(f)->bool:
 def _opened_lock(path):
     "The open and locked file of that name"
     while True:
-        f = open(path, 'a+', encoding='utf-8')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try: f = open(path, 'a+', encoding='utf-8')
+        except FileNotFoundError: continue                       # a run has ended, and removed its folder
         taken = _take(f)
         if taken and _is_there(f): return f
         f.seek(0)
@@ -61,7 +63,6 @@ def _opened_lock(path):
 def locked(folder):
     "No other run writes to `folder` inside a `with`; one that was killed has left no lock"
     path = Path(folder)/'.lock'
-    path.parent.mkdir(parents=True, exist_ok=True)
     f = _opened_lock(path)
     try:
         f.truncate(0)
