@@ -128,7 +128,8 @@ def command(name:str, how:str=''):
         yield print
         return
     _quiet_terminal()
-    out, err = sys.stdout, _Heard(sys.stderr)
+    out = _Heard(sys.stdout) if how else sys.stdout             # a long run goes on if nobody listens any more
+    err = _Heard(sys.stderr)
     def _say(text, end='\n'): print(visible(text), end=end, file=out, flush=True)
     try:
         with warnings.catch_warnings(), redirect_stdout(err), redirect_stderr(err):
