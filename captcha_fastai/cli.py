@@ -56,7 +56,7 @@ def captcha_train(
     valid_pct:float=Recipe.valid_pct, # Share of the images kept to measure accuracy
     patience:int=None, # Stop after so many epochs without a better one, and keep the best
     seed:int=42, # The same seed trains the same model (on a CPU)
-    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
+    label:str='stem', # Label in a file's name: stem, prefix (before the first _), folder, or a regular expression
     chars:str=None, # Alphabet; from the labels if not given
     fold:bool=False, # Ignore case
     resume:bool=False, # Go on after an interrupt; give the same arguments
@@ -82,7 +82,7 @@ def captcha_curve(
     arch:str=Recipe.arch, # crnn_base begins from the base model; others, such as crnn_small, from scratch
     subsets:int=1, # Random subsets of each size
     seed:int=42, # The same seed takes the same subsets
-    label:str='stem', # Label in a file's name: stem, prefix, or a regular expression
+    label:str='stem', # Label in a file's name: stem, prefix, folder, or a regular expression
     chars:str=None, # Alphabet; from the labels if not given
     fold:bool=False, # Ignore case
 ):
@@ -102,7 +102,7 @@ def captcha_finetune(
     valid_pct:float=Recipe.valid_pct, # Share of the images kept to measure accuracy
     patience:int=None, # Stop after so many epochs without a better one, and keep the best
     seed:int=42, # The same seed trains the same model (on a CPU)
-    label:str='stem', # Label in a file's name: stem, prefix, or a regular expression
+    label:str='stem', # Label in a file's name: stem, prefix, folder, or a regular expression
     chars:str=None, # Alphabet to add; from the labels if not given
     fold:bool=False, # Ignore case, as the model does
     keep:str=None, # Labelled images it reads already: some are mixed in, so that it does not forget them
@@ -144,7 +144,7 @@ def captcha_selftrain(
     images:str, # Folder, zip file or challenge file (*.json) of images without labels
     out:str='selftrained.safetensors', # Model file to write
     data:str=None, # The labelled images it was trained on: mixed in, and measured with
-    label:str='stem', # Label in their names: stem, prefix, or a regular expression
+    label:str='stem', # Label in their names: stem, prefix, folder, or a regular expression
     style:str=None, # Synthetic captchas to mix in; without --data those like your images
     length:str=None, # Characters in the images, 4 or 4-6; as in the labels if not given
     uneven:bool=False, # Characters do not come equally often (words, dates)
@@ -196,7 +196,7 @@ def captcha_export(
     out:str=None, # ONNX file to write; beside the model if not given
     int8:bool=False, # In 8 bits: about a third of the size, up to twice as fast
     images:str=None, # Folder, table or zip file of images to calibrate and check with; generated if not given
-    label:str=None, # Label in a file's name, if there is one: stem, prefix, or a regular expression
+    label:str=None, # Label in a file's name, if there is one: stem, prefix, folder, or a regular expression
     n:int=200, # How many of the images to use
     max_drop:float=.01, # How much accuracy 8 bits may cost, as a share
 ):

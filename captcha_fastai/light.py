@@ -38,7 +38,7 @@ def opener(model, name:str):
 def captcha_evaluate(
     model:str, # Model file, or base
     data:str, # Folder of labelled images, or a table of file names and labels
-    label:str='stem', # Label in a file's name: stem, prefix (before the first _), or a regular expression
+    label:str='stem', # Label in a file's name: stem, prefix (before the first _), folder, or a regular expression
     json:bool=False, # Print JSON
     errors:str=None, # Write a table of all errors to this file
     **kwargs

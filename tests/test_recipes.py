@@ -14,7 +14,7 @@ from captcha_fastai.judge.report import Report
 from captcha_fastai.read.images import image_files
 from captcha_fastai.read.reader import Reading
 from captcha_fastai.recipes import synthetic
-from captcha_fastai.recipes.labelled import learner_from, not_forgetting, told_apart, train_few_labels, train_labelled, with_peak_lr, with_some_of
+from captcha_fastai.recipes.labelled import fine_tune_model, learner_from, not_forgetting, told_apart, train_few_labels, train_labelled, with_peak_lr, with_some_of
 from captcha_fastai.recipes.reading import Tally, as_options, evaluated, reading_summary
 from captcha_fastai.recipes.result import Result, advice, command_line, length_option
 from captcha_fastai.recipes.synthetic import Source, find_style, parse_style, style_text, synthetic_for, written_chars
@@ -190,6 +190,14 @@ def test_a_model_that_goes_on_is_shown_what_it_knows(more, letters, tmp_path):
     both = learner_from(tmp_path/'old.safetensors', letters, keep=more)
     assert len(both.dls.train_ds) + len(both.dls.valid_ds) == 60
     with not_forgetting(both, 'old.safetensors'): assert not any(isinstance(o, Rehearse) for o in both.dls.train.after_batch.fs)
+
+
+def test_the_same_seed_goes_on_to_the_same_model(more, letters, tmp_path):
+    "New characters begin at random: from the seed"
+    save_model(captcha_learner(CaptchaDataLoaders.from_folder(more)), tmp_path/'old.safetensors')
+    files = [tmp_path/'a.safetensors', tmp_path/'b.safetensors']
+    for o in files: fine_tune_model(tmp_path/'old.safetensors', letters, o, epochs=1, keep=more)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_old_images_are_not_more_than_the_new_but_200_at_least(more):

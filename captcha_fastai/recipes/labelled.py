@@ -241,7 +241,6 @@ def told_apart(result:Result, data, keep, label='stem')->Result:
 # %% ../../nbs/recipes/03_labelled.ipynb #f1a15ed1
 def go_on(learn, model, run, epochs:int, patience:int, resume:bool, recipe:Recipe, seed:int=42):
     "Train a learner that has begun as `model`"
-    seed_everything(seed)
     epochs = epochs or default_epochs(len(learn.dls.train_ds), learn.dls.train.bs, recipe.tune_steps)
     with not_forgetting(learn, model, recipe, seed):
         train_captcha(learn, epochs, recipe.tune_lr, run, resume, patience is not None, patience)
@@ -273,6 +272,7 @@ def fine_tune_model(
     check_kept(model, out)
     with locked_run(out, data) as run:
         check_above_0(epochs=epochs, patience=patience, lr=recipe.lr)
+        seed_everything(kwargs.get('seed', 42))
         learn = learner_from(model, data, keep=keep, **{'bs': recipe.bs, 'valid_pct': recipe.valid_pct, **kwargs})
         go_on(learn, model, run, epochs, patience, resume, recipe, kwargs.get('seed', 42))
         return finish_tuned(learn, out, run, data, model, keep, kwargs.get('label', 'stem'))

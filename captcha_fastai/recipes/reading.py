@@ -19,7 +19,7 @@ from .result import Result, command_line
 def rules(
     length:str=None, # Characters in a text, if known: 4 or 4-6
     alphabet:str=None, # The only characters that can come, if known
-    pattern:str=None, # A class for each place, such as [a-z]{2}\d{3}
+    pattern:str=None, # What a text looks like, such as [a-z]{2}\d{3} or \d{1,2}[+x]\d=\?
     lexicon:str=None, # File of the only words there are, one in each line
     fold:bool=False, # Ignore case
     alike:str=None, # Characters that count as one, such as 0O,1lI
