@@ -8,7 +8,7 @@ __all__ = ['self_train', 'plot_rounds']
 # %% ../../nbs/train/12_selftrain.ipynb #5bf63da2
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import matplotlib.pyplot as plt
 import numpy as np
 from fastai.torch_core import set_seed
@@ -46,7 +46,7 @@ class SelfTraining:
     def spec(self): return self.learn.spec
     def reader(self, prior):
         "The learner as a `Reader`"
-        reader = model_reader(self.learn.model, self.spec, self.learn.dls.device)
+        reader = model_reader(self.learn.model, replace(self.spec, rows=1), self.learn.dls.device)  # lines already
         return with_prior(reader, np.array(prior))
 
 # %% ../../nbs/train/12_selftrain.ipynb #b0adaa6d
@@ -142,7 +142,7 @@ def _dls_like(spec, arrays, texts, bs:int)->CaptchaDataLoaders:
     "DataLoaders for a learner of this `Spec`"
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='(?s).*look mislabelled')       # trusted readings can be wrong
-        return training_dls(arrays, texts, **task_of(spec), batch_tfms=batch_tfms_for(spec), bs=bs)
+        return training_dls(arrays, texts, rows=1, **task_of(spec), batch_tfms=batch_tfms_for(spec), bs=bs)
 
 # %% ../../nbs/train/12_selftrain.ipynb #38e37f5c
 def continue_training(learn, dls, steps:int, lr:float):
